@@ -1,0 +1,224 @@
+"""The ordinary application on the gateway's port: everything but the hot path, and the hot path under plain ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route as Path
+from starlette.types import Message, Receive, Scope, Send
+
+from upstack.application.gateway.dialects.chat import error_body
+from upstack.application.gateway.exchange import Exchange
+from upstack.application.gateway.explain import explain
+from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.metrics import exposition
+from upstack.core.errors import RequestError, UpstackError
+
+ADMIN_HEADER = "x-upstack-admin"  # a browser cannot send it across origins without asking first
+Reload = Callable[[], Awaitable[int]]
+
+
+def build_app(gateway: Gateway, reload: Reload) -> Starlette:
+    """Assemble the application; `reload` swaps the configuration and returns its generation."""
+
+    async def models(_: HttpRequest) -> Response:
+        rows = [
+            {"id": name, "object": "model", "created": 0, "owned_by": _owner(gateway, name)}
+            for name in sorted(gateway.state.plans)
+        ]
+        return _json({"object": "list", "data": rows})
+
+    async def receipt(request: HttpRequest) -> Response:
+        receipt_id = request.path_params["id"]
+        found = await gateway.ledger.get(receipt_id) if len(receipt_id) <= 64 else None
+        if found is None:
+            raise RequestError("There is no such receipt", status=404, code="receipt_not_found")
+        return _json(explain(found))
+
+    async def healthz(_: HttpRequest) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(_: HttpRequest) -> Response:
+        reasons = [
+            reason
+            for reason, holds in (
+                ("draining", gateway.draining),
+                ("the ledger does not keep up", gateway.receipts == "required" and gateway.ledger.busy),
+                ("the ledger's writer is being replaced", gateway.receipts == "required" and not gateway.ledger.ready),
+            )
+            if holds
+        ]
+        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def metrics(_: HttpRequest) -> Response:
+        return Response(exposition(gateway), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def health(_: HttpRequest) -> Response:
+        return _json(routes_health(gateway))
+
+    async def do_reload(request: HttpRequest) -> Response:
+        if ADMIN_HEADER not in request.headers:
+            raise RequestError(f"Send the header {ADMIN_HEADER}: 1", status=403, code="admin_header_missing")
+        return _json({"reloaded": True, "generation": await reload()})
+
+    chat = _ChatEndpoint(gateway)
+    return Starlette(
+        routes=[
+            Path("/v1/chat/completions", chat, methods=["POST"]),
+            Path("/v1/models", models),
+            Path("/v1/receipts/{id}", receipt),
+            Path("/healthz", healthz),
+            Path("/readyz", readyz),
+            Path("/metrics", metrics),
+            Path("/admin/health", health),
+            Path("/admin/reload", do_reload, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _http_error, UpstackError: _own_error, Exception: _any_error},
+    )
+
+
+def routes_health(gateway: Gateway) -> dict[str, object]:
+    """What is known of every target: answers, failures, rest."""
+    now = gateway.clock.monotonic()
+    return {
+        key: {
+            "answered": record.answered,
+            "failed": record.failed,
+            "failure_rate": round(record.failure_rate, 3),
+            "first_byte_s": round(record.first_byte_s, 6),
+            "rests_s": max(0.0, round(gateway.health.resting.get(key, now) - now, 1)),
+        }
+        for key, record in sorted(gateway.health.targets.items())
+    }
+
+
+class _ChatEndpoint:
+    """Chat completions for any ASGI server; the same exchange, another sink."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sink = _AsgiSink()
+        exchange = sink.exchange = Exchange(self._gateway, sink)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        try:
+            if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+                message = "Send the request as content-type: application/json"
+                raise RequestError(message, status=415, code="unsupported_content_type")
+            body = await _read_body(receive, self._gateway.limits.max_body_bytes)
+        except RequestError as error:
+            exchange.refuse(error)
+        else:
+            exchange.begin(body, headers)
+        left = asyncio.ensure_future(_until_gone(receive))
+        left.add_done_callback(lambda _: exchange.gone())
+        try:
+            await sink.drain_to(send)
+        finally:
+            left.cancel()
+            exchange.gone()
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise RequestError(f"The body is above server.max_body_bytes ({limit})", status=413, code="body_too_large")
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _AsgiSink:
+    """Turns an exchange's calls into ASGI messages; pauses it while more than a little waits to be sent."""
+
+    exchange: Exchange
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+
+    @property
+    def paused(self) -> bool:
+        return self._messages.qsize() > _QUEUED
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        self._start(status, headers + b"content-length: %d\r\n" % len(body))
+        self._messages.put_nowait({"type": "http.response.body", "body": body})
+
+    def open(self, headers: bytes, data: bytes) -> None:
+        self._start(200, headers)
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": True})
+        if self.paused:
+            self.exchange.pause()
+
+    def close(self, data: bytes, *, clean: bool) -> None:
+        self.write(data)
+        self._messages.put_nowait({"type": "http.response.body", "body": b""} if clean else None)
+
+    async def drain_to(self, send: Send) -> None:
+        while True:
+            message = await self._messages.get()
+            if message is None:  # ASGI breaks a connection by an error of the application
+                raise _BrokenStreamError
+            await send(message)
+            if self._messages.empty():
+                self.exchange.resume()
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                return
+
+    def _start(self, status: int, lines: bytes) -> None:
+        pairs = [tuple(line.split(b": ", 1)) for line in lines.splitlines()]
+        self._messages.put_nowait({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+_QUEUED = 16  # messages
+
+
+class _BrokenStreamError(Exception):
+    """A stream was cut; its error event has been sent, and the connection must not end cleanly."""
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _owner(gateway: Gateway, name: str) -> str:
+    return "upstack" if name.startswith("task/") else gateway.state.routes[name].provider.name
+
+
+def _error(error: UpstackError) -> Response:
+    return Response(error_body(error), error.status, media_type="application/json")
+
+
+async def _own_error(_: HttpRequest, error: Exception) -> Response:
+    return _error(error if isinstance(error, UpstackError) else UpstackError("Internal error"))
+
+
+async def _http_error(request: HttpRequest, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = f"{request.method} {request.url.path[:100]}: " + ("no such endpoint" if status == 404 else str(error))
+    response = _error(RequestError(message, status=status, code="not_found" if status == 404 else "invalid_request"))
+    response.headers.update((error.headers or {}) if isinstance(error, HTTPException) else {})
+    return response
+
+
+async def _any_error(_: HttpRequest, __: Exception) -> Response:
+    return _error(UpstackError("Internal error; the gateway's log says more"))

@@ -1,0 +1,409 @@
+"""One request, from its bytes to its durable answer: the plan is run here, by callbacks.
+
+    begin -> decide -> attempt -> (fail over | retry)* -> answer -> receipt durable -> the answer's end goes out
+
+The decisions are elsewhere and pure (`router`, `cascade`, `receipts`, the dialect); this file only carries them out.
+It knows neither uvicorn nor ASGI: whoever has a caller gives a `Sink`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from upstack.application.gateway.dialects import chat
+from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream
+from upstack.core.errors import Failure, LedgerError, SupplyError, UpstackError
+from upstack.core.types import Attempt, Plan, Receipt, ReceiptState, Request, Target, Usage
+from upstack.inference.cascade import Tried, next_step, summary
+from upstack.inference.cost import cost
+from upstack.inference.receipts import Ending, finish
+from upstack.inference.router import decide
+
+if TYPE_CHECKING:
+    from upstack.application.gateway.gateway import Gateway
+    from upstack.foundation.backends.base import Call
+
+JSON = b"content-type: application/json\r\n"
+EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+LINGER = 1.0  # seconds a provider may take to end its body after its stream said [DONE]
+
+# Of a provider's answer, the headers a caller may see.
+_PASSED = frozenset(
+    {
+        b"x-request-id",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"openai-organization",
+        b"x-ratelimit-limit-requests",
+        b"x-ratelimit-limit-tokens",
+        b"x-ratelimit-remaining-requests",
+        b"x-ratelimit-remaining-tokens",
+        b"x-ratelimit-reset-requests",
+        b"x-ratelimit-reset-tokens",
+    }
+)
+# Failures after which the provider may still bill what it made.
+_MAYBE_BILLED = frozenset(
+    {
+        Failure.FIRST_BYTE_TIMEOUT,
+        Failure.BETWEEN_BYTES_TIMEOUT,
+        Failure.TOTAL_TIMEOUT,
+        Failure.TRUNCATED,
+        Failure.TOO_LARGE,
+        Failure.STOPPING,
+    }
+)
+
+
+class Sink(Protocol):
+    """Who takes the answer: the hot path's connection, or an ASGI `send`.
+
+    Either `respond` once, or `open`, `write`*, `close`. Headers are lines, each with its CRLF, without framing. A sink
+    whose caller has left ignores all of them. `paused`: its caller does not read what was sent.
+    """
+
+    @property
+    def paused(self) -> bool:
+        """Whether more should wait; the sink calls `Exchange.pause` and `resume` when that changes."""
+        ...
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """Send a whole answer."""
+        ...
+
+    def open(self, headers: bytes, data: bytes) -> None:
+        """Start a stream (status 200) with its first events."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send further events."""
+        ...
+
+    def close(self, data: bytes, *, clean: bool) -> None:
+        """Send the last events; not `clean`: break the connection, so that nobody takes it for the end."""
+        ...
+
+
+class Exchange:
+    """A request in flight. Implements `Receiver`; the sink calls `gone`, `pause` and `resume`."""
+
+    __slots__ = (
+        "_answer",
+        "_attempt_at",
+        "_attempts",
+        "_began",
+        "_body",
+        "_call",
+        "_created",
+        "_first_byte",
+        "_gateway",
+        "_head",
+        "_index",
+        "_opened",
+        "_out",
+        "_over",
+        "_plan",
+        "_request",
+        "_size",
+        "_status",
+        "_stream",
+        "_target",
+        "_timer",
+        "_tried",
+        "id",
+        "sink",
+    )
+
+    _request: Request
+    _plan: Plan
+    _target: Target
+    _out: tuple[int, bytes, bytes]
+
+    def __init__(self, gateway: Gateway, sink: Sink) -> None:
+        self._gateway = gateway
+        self.sink = sink
+        self._began = gateway.clock.monotonic()
+        self._created = gateway.clock.time()
+        self.id = gateway.new_id(self._created)
+        self._attempts: list[Attempt] = []
+        self._tried: list[Tried] = []
+        self._call: Call | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stream: ChatStream | None = None
+        self._first_byte: float | None = None
+        self._opened = False  # the caller has seen the first byte
+        self._over = False  # how it ends is decided; only the receipt is waited for
+
+    def begin(self, body: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Read the request, choose its plan, make the first attempt."""
+        gateway = self._gateway
+        try:
+            gateway.admit()
+            self._request = chat.read_request(body, headers)
+            state = gateway.state_for(self._request.model)
+            self._plan = decide(self._request, state, self._began, gateway.rng)
+        except UpstackError as error:
+            self.refuse(error)
+            return
+        gateway.live.add(self)
+        self._attempt(0)
+
+    def gone(self) -> None:
+        """The caller left: cancel the provider, keep the record."""
+        if self._over:
+            return
+        stream = self._stream
+        if self._call is not None:
+            self._attempts.append(self._record("cancelled", None if stream is None else stream.usage, billed=True))
+        self._stop()
+        self._end("cancelled", 499, "client_gone", answer=None if stream is None else stream.answer())
+
+    def pause(self) -> None:
+        """The caller does not read: read no more from the provider."""
+        if self._call is not None and not self._over:
+            self._call.pause()
+
+    def resume(self) -> None:
+        """The caller reads again."""
+        if self._call is not None and not self._over:
+            self._call.resume()
+
+    def expire(self) -> None:
+        """The gateway stops and waits no longer: end as a failure."""
+        if self._over:
+            return
+        error = SupplyError(Failure.STOPPING, "the gateway is stopping")
+        if self._call is not None:
+            self._note_failure(error)
+        self._stop()
+        self._fail_for_good(error)
+
+    # -- attempts ----------------------------------------------------------------------------------------------
+
+    def _attempt(self, index: int) -> None:
+        gateway = self._gateway
+        self._timer = None
+        self._index = index
+        self._target = target = self._plan.targets[index]
+        self._attempt_at = now = gateway.clock.monotonic()
+        self._status: int | None = None
+        self._first_byte = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._stream = None
+        if gateway.health.resting:
+            gateway.health.started(target.key, now)
+        self._call = gateway.backends[target.route.provider.backend].send(target, self._request, self)
+        if self.sink.paused:
+            self._call.pause()
+
+    def on_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        """Receive the provider's status and headers."""
+        self._status = status
+        self._head = headers
+        if status == 200 and self._request.stream and headers.get(b"content-type", b"").startswith(b"text/event-str"):
+            self._stream = ChatStream(
+                strip_usage=not self._request.wants_usage, keep=self._gateway.limits.max_answer_bytes
+            )
+
+    def on_body(self, data: bytes) -> None:
+        """Receive a piece of the body."""
+        if self._first_byte is None:
+            self._first_byte = self._gateway.clock.monotonic()
+        stream = self._stream
+        if stream is None:
+            self._body.append(data)
+            self._size += len(data)
+            if self._size > self._gateway.limits.max_answer_bytes:
+                limit = self._gateway.limits.max_answer_bytes
+                self._fail(SupplyError(Failure.TOO_LARGE, f"the answer is above server.max_answer_bytes ({limit})"))
+        elif not self._over:
+            self._pass_on(stream, stream.feed(data), ended=False)
+
+    def on_end(self) -> None:
+        """The body is whole."""
+        self._call = None
+        if self._over:
+            return
+        stream = self._stream
+        if stream is not None:
+            self._pass_on(stream, stream.end(), ended=True)
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if self._status != 200:
+            self._body = [body]
+            self._fail(chat.refusal(self._status or 0, self._head, body))
+        elif self._request.stream:
+            kind = self._head.get(b"content-type", b"no content type")[:60].decode("latin-1")
+            self._fail(SupplyError(Failure.MALFORMED, f"asked for a stream, got {kind}"))
+        else:
+            self._finish_whole(body)
+
+    def on_failure(self, error: SupplyError) -> None:
+        """The call broke."""
+        self._call = None
+        if not self._over:
+            self._fail(error)
+
+    def _pass_on(self, stream: ChatStream, data: bytes, *, ended: bool) -> None:
+        if data:
+            if self._opened:
+                self.sink.write(data)
+            elif stream.committed:
+                self._open(data)
+        if stream.broken is not None:
+            self._fail(stream.broken)
+        elif ended or stream.done:
+            self._finish_stream(stream)
+
+    def _open(self, data: bytes) -> None:
+        """Commit: from here on the caller sees this route, and the ledger knows."""
+        self._opened = True
+        opening = [*self._attempts, self._record(None, None, billed=True)]
+        self._gateway.record_opening(self._make_receipt("open", 200, None, opening, None))
+        self.sink.open(self._headers(EVENTS), data)
+
+    def _stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- ends --------------------------------------------------------------------------------------------------
+
+    def _finish_whole(self, body: bytes) -> None:
+        try:
+            usage = chat.read_answer(body)
+        except SupplyError as error:
+            self._fail(error)
+            return
+        self._attempts.append(self._answered(usage))
+        self._out = (200, self._headers(JSON), body)
+        self._end("answered", 200, None, answer=body)
+
+    def _finish_stream(self, stream: ChatStream) -> None:
+        held = stream.take_held()  # an answer may rightly have no content at all
+        self._attempts.append(self._answered(stream.usage))
+        if not self._opened:
+            self._opened = True
+            self.sink.open(self._headers(EVENTS), held)
+        call, self._call = self._call, None
+        if call is not None and stream.done:
+            self._gateway.loop.call_later(LINGER, call.cancel)
+        self._out = (200, b"", DONE)
+        self._end("answered", 200, None, answer=stream.answer())
+
+    def _fail(self, error: SupplyError) -> None:
+        """End this attempt as failed; go on with the plan if the caller has seen nothing yet."""
+        gateway = self._gateway
+        self._stop()
+        self._note_failure(error)
+        gateway.health.failed(self._target.key, error, gateway.clock.monotonic())
+        if self._opened:
+            self._fail_for_good(error)
+            return
+        step = next_step(self._plan, self._tried, gateway.rng)
+        if step is None:
+            self._fail_for_good(error)
+        elif step.delay:
+            self._timer = gateway.loop.call_later(step.delay, self._attempt, step.index)
+        else:
+            self._attempt(step.index)
+
+    def _note_failure(self, error: SupplyError) -> None:
+        billed = self._status == 200 or error.failure in _MAYBE_BILLED
+        usage = self._stream.usage if self._stream is not None else None
+        self._attempts.append(self._record(error.failure.value, usage, billed=billed))
+        self._tried.append(Tried(self._index, error))
+
+    def _fail_for_good(self, error: SupplyError) -> None:
+        if self._opened:
+            shown = SupplyError(error.failure, f"{self._target.route.name}: {error.message}; the answer is incomplete")
+            self._out = (200, b"", chat.error_event(shown))
+            answer = self._stream.answer() if self._stream is not None else None
+            self._end("truncated", 200, error.code, answer=answer)
+            return
+        if error.failure is Failure.CALLER:  # the provider's own words about the caller's request
+            status = self._status or 400
+            self._out = (status, self._headers(JSON), b"".join(self._body))
+            self._end("failed", status, error.code)
+            return
+        shown = summary(self._plan, self._tried)
+        extra = b"" if shown.retry_after is None else b"retry-after: %d\r\n" % max(1, round(shown.retry_after))
+        self._out = (shown.status, self._headers(JSON + extra), chat.error_body(shown))
+        self._end("failed", shown.status, shown.code)
+
+    def _end(self, state: ReceiptState, status: int, error: str | None, *, answer: bytes | None = None) -> None:
+        self._over = True
+        receipt = self._make_receipt(state, status, error, self._attempts, answer)
+        if state == "cancelled":
+            self._gateway.live.discard(self)
+            self._gateway.record(receipt, None)
+        else:
+            self._gateway.record(receipt, self._recorded)
+
+    def _recorded(self, error: LedgerError | None) -> None:
+        """The receipt is durable (or could not be made so): let the end of the answer go out."""
+        self._gateway.live.discard(self)
+        status, headers, body = self._out
+        if error is not None:
+            status, headers, body = error.status, JSON, chat.error_body(error)
+        if self._opened:
+            failed = error is not None or body is not DONE
+            self.sink.close(chat.error_event(error) if error is not None else body, clean=not failed)
+        else:
+            self.sink.respond(status, headers, body)
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def _answered(self, usage: Usage | None) -> Attempt:
+        attempt = self._record(None, usage, billed=True)
+        self._gateway.health.answered(self._target.key, attempt.first_byte_s or 0.0)
+        return attempt
+
+    def _record(self, failure: str | None, usage: Usage | None, *, billed: bool) -> Attempt:
+        """Make the record of the attempt under way; not `billed`: it costs nothing, for sure."""
+        route = self._target.route
+        return Attempt(
+            route.name,
+            route.provider.name,
+            route.model,
+            route.version,
+            self._target.credential,
+            self._status,
+            failure,
+            self._attempt_at - self._began,
+            None if self._first_byte is None else self._first_byte - self._attempt_at,
+            self._gateway.clock.monotonic() - self._attempt_at,
+            usage,
+            None if route.price is None else route.price.version,
+            0 if not billed else None if usage is None else cost(usage, route.price),
+        )
+
+    def _make_receipt(
+        self, state: ReceiptState, status: int, error: str | None, attempts: Sequence[Attempt], answer: bytes | None
+    ) -> Receipt:
+        duration = self._gateway.clock.monotonic() - self._began
+        first_byte = None if self._first_byte is None else self._first_byte - self._began
+        ending = Ending(state, status, duration, error, first_byte, answer)
+        salt = os.urandom(16) if self._plan.capture == "hash" else b""
+        return finish(self.id, self._created, self._request, self._plan, attempts, ending, salt)
+
+    def _headers(self, kind: bytes) -> bytes:
+        """`kind`, what the provider said that the caller may see, and ours."""
+        ours = b"%bx-upstack-receipt: %b\r\nx-upstack-route: %b\r\n"
+        lines = ours % (kind, self.id.encode(), self._target.route.name.encode())
+        if self._status is None or _PASSED.isdisjoint(self._head):
+            return lines
+        return lines + b"".join(b"%b: %b\r\n" % pair for pair in self._head.items() if pair[0] in _PASSED)
+
+    def refuse(self, error: UpstackError) -> None:
+        """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
+        self._over = True
+        headers = JSON if error.status != 503 else JSON + b"retry-after: 1\r\n"
+        self.sink.respond(error.status, headers, chat.error_body(error))

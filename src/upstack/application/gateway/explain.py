@@ -1,0 +1,85 @@
+"""A receipt in words and in JSON: `upstack why` and `GET /v1/receipts/{id}`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from upstack.core.types import Attempt, Picodollars, Receipt
+
+_ENDED = {
+    "answered": "answered",
+    "truncated": "cut off after the answer had begun",
+    "failed": "not answered",
+    "cancelled": "given up by the caller",
+    "open": "still being answered",
+}
+
+
+def explain(receipt: Receipt) -> dict[str, Any]:
+    """Everything a receipt holds, JSON-ready, with `words`: the same for a person."""
+    whole: dict[str, Any] = msgspec.to_builtins(receipt)
+    whole["created_at"] = datetime.fromtimestamp(receipt.created_at, UTC).isoformat(timespec="milliseconds")
+    whole["cost_usd"] = None if receipt.cost_picodollars is None else usd(receipt.cost_picodollars)
+    whole["request"] = _content(receipt.request)
+    whole["answer"] = _content(receipt.answer)
+    whole["words"] = in_words(receipt)
+    return whole
+
+
+def in_words(receipt: Receipt) -> list[str]:
+    """Tell what happened and why, a sentence each."""
+    when = datetime.fromtimestamp(receipt.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    by = f" by {receipt.route}" if receipt.route else ""
+    error = f" ({receipt.error})" if receipt.error else ""
+    lines = [
+        f"{when}: '{receipt.model}' was {_ENDED[receipt.state]}{by}{error} after {seconds(receipt.duration_s)}.",
+        f"Why this route: {receipt.why}.",
+    ]
+    lines += [_attempt(number, attempt) for number, attempt in enumerate(receipt.attempts, 1)]
+    if receipt.usage is not None:
+        usage = receipt.usage
+        cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
+        reasoning = f" ({usage.reasoning_tokens} of reasoning)" if usage.reasoning_tokens else ""
+        lines.append(f"Tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}.")
+    lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}.")
+    return lines
+
+
+def cost_in_words(cost: Picodollars | None) -> str:
+    """USD, or why not."""
+    return "unknown (no price or no usage for an attempt that may be billed)" if cost is None else f"${usd(cost)}"
+
+
+def usd(cost: Picodollars) -> str:
+    """Exact decimal US dollars."""
+    whole, rest = divmod(cost, 10**12)
+    return f"{whole}.{rest:012d}".rstrip("0").removesuffix(".") if rest else str(whole)
+
+
+def seconds(duration: float) -> str:
+    """A duration a person reads easily."""
+    return f"{duration * 1000:.0f} ms" if duration < 1 else f"{duration:.2f} s"
+
+
+def _attempt(number: int, attempt: Attempt) -> str:
+    status = f", HTTP {attempt.status}" if attempt.status is not None else ""
+    how = "answered" if attempt.failure is None else attempt.failure.replace("_", " ")
+    price = f", price {attempt.price_version}" if attempt.price_version else ", price unknown"
+    credential = f" (credential {attempt.credential})" if attempt.credential else ""
+    return (
+        f"Attempt {number}: {attempt.route} ({attempt.provider}/{attempt.model}, version {attempt.version})"
+        f"{credential}: {how}{status} after {seconds(attempt.duration_s)}{price}."
+    )
+
+
+def _content(content: bytes | None) -> Any:
+    """Content as JSON where it is JSON, else as text."""
+    if content is None:
+        return None
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return content.decode("utf-8", "replace")

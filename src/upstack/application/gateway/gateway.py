@@ -1,0 +1,109 @@
+"""What every request shares: the state, the ledger, the backends, health and counters."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
+
+from upstack.application.gateway.metrics import Metrics
+from upstack.application.gateway.state import LEARNED_ROUTES, learn_route, reprice, reprice_at, target_keys
+from upstack.core.clock import Clock
+from upstack.core.config import Config, ServerConfig
+from upstack.core.errors import LedgerError, UpstackError
+from upstack.core.store.base import Ledger
+from upstack.core.types import Receipt, State
+from upstack.foundation.backends.base import Backend
+from upstack.foundation.health import Health
+
+if TYPE_CHECKING:
+    from upstack.application.gateway.exchange import Exchange
+
+Receipts = Literal["required", "best-effort", "off"]
+
+
+class Gateway:
+    """One gateway on one event loop. `state` is swapped whole; a request keeps the plan it began with."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: State,
+        ledger: Ledger,
+        backends: Mapping[str, Backend],
+        *,
+        clock: Clock,
+        new_id: Callable[[float], str],
+        rng: random.Random,
+    ) -> None:
+        """`new_id` makes a receipt's id from Unix seconds."""
+        self.config = config
+        self.state = state
+        self.ledger = ledger
+        self.backends = backends
+        self.clock = clock
+        self.new_id = new_id
+        self.rng = rng
+        self.loop = asyncio.get_running_loop()
+        self.limits: ServerConfig = config.server
+        self.receipts: Receipts = config.server.receipts
+        self.health = Health(self._health_changed)
+        self.metrics = Metrics()
+        self.live: set[Exchange] = set()
+        self.draining = False
+        self._learned: list[str] = []
+        self._reprice_at: datetime | None = None
+
+    def admit(self) -> None:
+        """Refuse a request before any provider is asked, where its end is foreseeable."""
+        if self.draining:
+            raise UpstackError("The gateway is stopping", code="draining", status=503)
+        if self.receipts == "required" and self.ledger.busy:
+            raise LedgerError("The ledger does not keep up: too many receipts wait to be written", code="ledger_busy")
+
+    def state_for(self, model: str) -> State:
+        """Return the state, with the route of a "provider/model" name that is asked for the first time."""
+        if model not in self.state.plans:
+            state = learn_route(self.state, model, self.config, self._learned)
+            if state is not self.state:
+                self._learned = [*self._learned[-LEARNED_ROUTES + 1 :], model]
+                self.state = state
+        return self.state
+
+    def swap(self, config: Config, state: State) -> None:
+        """Take a new configuration: requests in flight finish on the plans they have."""
+        self.config = config
+        self.limits = config.server
+        self.receipts = config.server.receipts
+        self._learned = []
+        self.state = replace(state, resting=self.health.resting)
+        self.health.forget(target_keys(state.plans))
+
+    def reprice(self, now: datetime) -> None:
+        """Take the prices of `now`, where one has changed by itself since the last look."""
+        if self._reprice_at is not None and now >= self._reprice_at:
+            self.state = reprice(self.state, self.config, now)
+        self._reprice_at = reprice_at(self.state, now)
+
+    def record(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
+        """Write a receipt; `done` is called when it is durable, or at once where that is not required."""
+        self.metrics.note(receipt)
+        if self.receipts == "required":
+            self.ledger.append(receipt, done)
+            return
+        if self.receipts == "best-effort":
+            self.ledger.append(receipt, None)
+        if done is not None:
+            done(None)
+
+    def record_opening(self, receipt: Receipt) -> None:
+        """Note a stream's opening, without waiting."""
+        if self.receipts != "off":
+            self.ledger.open(receipt)
+
+    def _health_changed(self, resting: Mapping[str, float]) -> None:
+        self.state = replace(self.state, resting=resting)

@@ -1,0 +1,387 @@
+"""The hot path: chat completions answered inside uvicorn's httptools protocol, without ASGI and without a task.
+
+Everything else on the port goes on to the ordinary application, in order, also under pipelining. This file is the
+transport's side alone: it frames bytes, minds limits and connection state, and hands requests to an `Exchange`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from upstack.application.gateway.dialects.chat import error_body
+from upstack.application.gateway.exchange import Exchange
+from upstack.application.gateway.gateway import Gateway
+from upstack.core.errors import RequestError
+
+HOT_PATH = b"/v1/chat/completions"
+LARGEST_HEAD = 64 * 1024  # bytes of request line and headers
+LINGER = 2.0  # seconds a caller whose request was cut short has to read why
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CLOSE = b"connection: close\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class HotCycle:
+    """One request on a connection, and the sink of its answer. Stands where uvicorn keeps its own cycle."""
+
+    __slots__ = (
+        "body",
+        "chunked",
+        "disconnected",
+        "exchange",
+        "headers",
+        "keep_alive",
+        "protocol",
+        "refusal",
+        "response_complete",
+        "size",
+    )
+
+    def __init__(self, protocol: HotProtocol, headers: dict[bytes, bytes], *, keep_alive: bool, chunked: bool) -> None:
+        self.protocol = protocol
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.chunked = chunked  # the caller speaks HTTP/1.1
+        self.body: list[bytes] = []
+        self.size = 0
+        self.refusal: RequestError | None = None
+        self.exchange: Exchange | None = None
+        self.response_complete = False
+        self.disconnected = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether the connection holds more than its caller has read, from an earlier answer perhaps."""
+        return self.protocol.flow.write_paused
+
+    def start(self) -> None:
+        """Hand the whole request over."""
+        exchange = self.exchange = Exchange(self.protocol.gateway, self)
+        if self.refusal is not None:
+            exchange.refuse(self.refusal)
+            return
+        body = self.body
+        exchange.begin(body[0] if len(body) == 1 else b"".join(body), self.headers)
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """Send a whole answer in one write."""
+        if self.disconnected:
+            return
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        closing = b"" if self.keep_alive else _CLOSE
+        self.protocol.transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (line, headers, closing, len(body), body))
+        self._done()
+
+    def open(self, headers: bytes, data: bytes) -> None:
+        """Start a stream: chunked, or ended by closing where the caller knows no chunks."""
+        if self.disconnected:
+            return
+        if not self.chunked:
+            self.keep_alive = False
+        closing = b"" if self.keep_alive else _CLOSE
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
+        first = b"%x\r\n%b\r\n" % (len(data), data) if data and self.chunked else data
+        self.protocol.transport.write(b"".join((_STATUS_LINES[200], headers, closing, framing, first)))
+
+    def write(self, data: bytes) -> None:
+        """Send further events."""
+        if not self.disconnected:
+            self.protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def close(self, data: bytes, *, clean: bool) -> None:
+        """Send the last events and, if `clean`, the end of the body; else only close the connection."""
+        if self.disconnected:
+            return
+        if self.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) + (b"0\r\n\r\n" if clean else b"")
+        self.protocol.transport.write(data)
+        if not clean:
+            self.keep_alive = False
+        self._done()
+
+    def _done(self) -> None:
+        self.response_complete = True
+        self.exchange = None
+        if not self.keep_alive and not self.protocol.lingering:
+            self.protocol.transport.close()
+        self.protocol.on_response_complete()
+
+
+class HotProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with the hot path inside. Subclassed with a `gateway` by `hot_protocol`."""
+
+    gateway: ClassVar[Gateway]
+    open_protocols: ClassVar[set[HotProtocol]]
+
+    cycle: Any  # uvicorn's latest, which may also be one of ours
+    pipeline: deque[tuple[Any, Any]]  # the same, waiting for their turn; newest on the left
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+        self.hot: HotCycle | None = None  # whose body is being read
+        self.answering: HotCycle | None = None
+        self.lingering = False  # only waiting for the caller to take our last words
+        self.head_size = 0
+        self.in_head = False
+        self.since = time.monotonic()  # when the connection last began to wait for its caller
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    # -- connection --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a new connection."""
+        super().connection_made(transport)
+        self.open_protocols.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what the caller no longer waits for."""
+        self.open_protocols.discard(self)
+        self.hot = None
+        queued = [cycle for cycle, _ in self.pipeline if isinstance(cycle, HotCycle)]
+        for cycle in [self.answering, *queued]:
+            if cycle is not None:
+                cycle.disconnected = True
+                if cycle.exchange is not None:
+                    cycle.exchange.gone()
+        self.answering = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, within the limit for a request's head."""
+        if self.lingering:
+            return
+        began_before = self.in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._go_on_without_upgrade(data[stop.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._reject(400, RequestError("Invalid HTTP request", code="invalid_http"))
+            return
+        if self.in_head and self._head_size(data, began_before=began_before) > LARGEST_HEAD:
+            self._reject(431, RequestError("The request's headers are too large", code="headers_too_large"))
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Take a request as if it had not asked for another protocol: the parser stops before such a one's body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":  # upgrades by itself, and this is no proxy
+            self._reject(405, RequestError("CONNECT is not served here", status=405, code="invalid_http"))
+            return
+        offer = {b"upgrade", b"connection", b"http2-settings"}
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in offer)
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, self.parser.get_http_version().encode(), lines)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
+    def _head_size(self, data: bytes, *, began_before: bool) -> int:
+        """How large the unfinished head is by now: what came since it began, and the headers that came with that."""
+        if began_before:
+            self.head_size += len(data)
+        read = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return max(self.head_size, read)
+
+    def pause_writing(self) -> None:
+        """The caller does not read: stop reading from the provider."""
+        super().pause_writing()
+        if self.answering is not None and self.answering.exchange is not None:
+            self.answering.exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The caller reads again."""
+        super().resume_writing()
+        if self.answering is not None and self.answering.exchange is not None:
+            self.answering.exchange.resume()
+
+    def shutdown(self) -> None:
+        """Close once the answer under way is out; uvicorn calls this when it stops."""
+        if self.answering is not None:
+            self.answering.keep_alive = False
+        else:
+            super().shutdown()
+
+    # -- parser ------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Begin a request; uvicorn's own preparations wait until it is known to need them."""
+        self.url = b""
+        self.headers = []
+        self.in_head = True
+        self.head_size = 0
+        self.since = time.monotonic()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header, its name in lower case; trailers are dropped."""
+        if self.in_head:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Decide whose request it is."""
+        self.in_head = False
+        if self.parser.should_upgrade():
+            return  # the same request comes again at once, without the offer
+        if not self.url.startswith(HOT_PATH) or self.parser.get_method() != b"POST" or not self._is_hot_path():
+            self._hand_over()
+            return
+        parser = self.parser
+        headers = dict(self.headers)
+        modern = parser.get_http_version() != "1.0"
+        cycle = HotCycle(self, headers, keep_alive=modern and parser.should_keep_alive(), chunked=modern)
+        self.hot = cycle
+        cycle.refusal = self._check(headers)
+        if cycle.refusal is not None and cycle.refusal.status == 413:
+            self._refuse_early(cycle)
+        elif b"expect" in headers and cycle.refusal is None and self._is_free():
+            self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body of a hot request, up to the limit."""
+        cycle = self.hot
+        if cycle is None:
+            super().on_body(body)
+        elif cycle.refusal is None:
+            cycle.size += len(body)
+            cycle.body.append(body)
+            limit = self.gateway.limits.max_body_bytes
+            if cycle.size > limit:
+                cycle.body.clear()
+                cycle.refusal = _too_large(limit)
+                self._refuse_early(cycle)
+
+    def on_message_complete(self) -> None:
+        """Start a hot request, or queue it behind the one being answered."""
+        cycle = self.hot
+        if cycle is None:
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
+            return
+        self.hot = None
+        if self.transport.is_closing() or self.lingering:
+            return
+        if self._is_free():
+            self.answering = cycle
+            cycle.start()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    # -- after a response --------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of this connection, or wait for one."""
+        self.answering = None
+        self.server_state.total_requests += 1
+        self.since = time.monotonic()
+        if self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+            if self.hot is not None and not self.hot.size and b"expect" in self.hot.headers:
+                self.transport.write(_CONTINUE)  # its turn only now
+            return
+        cycle, app = self.pipeline.pop()
+        if isinstance(cycle, HotCycle):
+            self.answering = cycle
+            self.loop.call_soon(self._start, cycle)  # not from inside the last one: a long pipeline would nest
+        else:
+            self._start_asgi_task(cycle, app)
+
+    def _start(self, cycle: HotCycle) -> None:
+        if not cycle.disconnected:
+            cycle.start()
+
+    def overdue(self, now: float) -> None:
+        """Close the connection if its caller has been silent for too long. Called now and then for all of them."""
+        silent = now - self.since
+        limits = self.gateway.limits
+        body_awaited = self.cycle is not None and not self.cycle.response_complete and self.cycle.more_body
+        if self.lingering:
+            if silent > LINGER:
+                self.transport.close()
+        elif self.answering is not None or self.pipeline:
+            return  # it is our turn, and what else comes is not even read
+        elif self.hot is not None or self.in_head or body_awaited:
+            if silent > limits.request_timeout:
+                self._reject(408, RequestError("The request did not arrive in time", code="request_timeout"))
+        elif self._is_free() and silent > limits.keep_alive:
+            self.transport.close()
+
+    def _is_hot_path(self) -> bool:
+        return len(self.url) == len(HOT_PATH) or self.url[len(HOT_PATH) : len(HOT_PATH) + 1] == b"?"
+
+    def _is_free(self) -> bool:
+        return self.answering is None and (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+
+    def _hand_over(self) -> None:
+        """Give the request to the application, by uvicorn's own way."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        if self.answering is not None and (self.cycle is None or self.cycle.response_complete):
+            self.cycle = self.answering
+        try:
+            super().on_headers_complete()
+        finally:
+            if isinstance(self.cycle, HotCycle):  # the URL was none
+                self.cycle = None
+
+    def _check(self, headers: dict[bytes, bytes]) -> RequestError | None:
+        kind = headers.get(b"content-type", b"")
+        if kind != b"application/json" and not kind.lower().startswith(b"application/json"):
+            message = "Send the request as content-type: application/json"
+            return RequestError(message, status=415, code="unsupported_content_type")
+        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+            return RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
+        length = headers.get(b"content-length")
+        limit = self.gateway.limits.max_body_bytes
+        return _too_large(limit) if length is not None and int(length) > limit else None
+
+    def _refuse_early(self, cycle: HotCycle) -> None:
+        """Answer before the rest of an unwanted body has come; take no more, and hang up when the caller has read."""
+        if self._is_free():
+            self.hot = None
+            self.answering = cycle
+            cycle.start()
+            self._linger()
+
+    def _reject(self, status: int, error: RequestError) -> None:
+        """Answer what is no request, where nothing is under way, and hang up."""
+        self.in_head = False
+        self.hot = None
+        if self.transport.is_closing():
+            return
+        if not self._is_free():
+            self.transport.close()
+            return
+        body = error_body(error)
+        head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (_STATUS_LINES[status], len(body)) + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send no more, read and drop: closing at once would reset the connection under our last words."""
+        self.lingering = True
+        self.since = time.monotonic()
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+
+def _too_large(limit: int) -> RequestError:
+    message = f"The body is above server.max_body_bytes ({limit})"
+    return RequestError(message, status=413, code="body_too_large")
+
+
+def hot_protocol(gateway: Gateway) -> type[HotProtocol]:
+    """Make the protocol class uvicorn instantiates for each connection."""
+    return type("GatewayProtocol", (HotProtocol,), {"gateway": gateway, "open_protocols": set()})

@@ -1,0 +1,301 @@
+"""The gateway's process: configuration, ledger, listener, signals, reload, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import uvicorn
+from msgspec.structs import replace
+
+from upstack.application.gateway.app import build_app
+from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.hot import HotProtocol, hot_protocol
+from upstack.application.gateway.state import build_state
+from upstack.core.clock import SystemClock
+from upstack.core.config import Config, load_config
+from upstack.core.errors import ConfigError, UpstackError
+from upstack.core.store.client import LedgerClient
+from upstack.core.store.ids import ReceiptIds
+from upstack.core.types import State
+from upstack.foundation.backends.openai import OpenAIBackend
+from upstack.foundation.prices import load_list, load_prices_toml
+
+if TYPE_CHECKING:
+    from upstack.foundation.backends.base import Backend
+    from upstack.foundation.backends.replay import ReplayBackend
+
+TICK = 0.5  # seconds between looks at silent callers and at the configuration file
+PRICE_CHECK = 60  # seconds between looks at prices that change with the hour or the date
+BACKLOG = 2048  # connections waiting to be accepted
+GC_THRESHOLD = (20_000, 20, 20)  # young objects of a request die by their reference counts
+GOODBYE = 3  # seconds connections may take to close once nothing is in flight
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the command line adds to the file."""
+
+    config: Path | None = None
+    replay: Path | None = None  # recorded traffic to answer from
+    speed: float = 0.0  # of replayed latency: 0 none, 1 as recorded
+    prices: Path | None = None
+    server: Mapping[str, object] = {}  # members of [server] that flags override
+
+
+def read_config(options: Options, environ: Mapping[str, str] = os.environ) -> Config:
+    """Default < file < environment < flag. Raises ConfigError."""
+    config = load_config(options.config, environ)
+    if options.prices is not None:
+        config = replace(config, prices={**config.prices, **load_prices_toml(options.prices)})
+    config = replace(config, server=replace(config.server, **dict(options.server)))
+    _only_loopback(config.server.host)
+    return config
+
+
+async def serve(options: Options, *, announce: bool = True) -> None:
+    """Run the gateway until SIGTERM or SIGINT. Raises ConfigError or LedgerError where it cannot start."""
+    config = read_config(options)
+    replay = _replay(options)
+    state = _state(config, 1, replay)
+    listener = _listen(config.server.host, config.server.port)
+    ledger = LedgerClient(config.server.ledger, limit_bytes=config.server.ledger_queue_bytes)
+    backends: dict[str, Backend] = {"openai": OpenAIBackend()}
+    if replay is not None:
+        backends["replay"] = replay
+    try:
+        if config.server.receipts != "off":
+            await ledger.start()
+        gateway = Gateway(
+            config, state, ledger, backends, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
+        )
+        await _run(gateway, options, replay, listener, announce=announce)
+    finally:
+        listener.close()
+        for backend in backends.values():
+            await backend.close()
+        await ledger.close()
+
+
+async def _run(
+    gateway: Gateway, options: Options, replay: ReplayBackend | None, listener: socket.socket, *, announce: bool
+) -> None:
+    reloader = _Reloader(gateway, options, replay)
+    protocol = hot_protocol(gateway)
+    server = _Server(
+        uvicorn.Config(
+            build_app(gateway, reloader.reload),
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GOODBYE,
+            backlog=BACKLOG,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_signal, server, stopping)
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload_soon)
+    watchers = [
+        asyncio.ensure_future(_drain(gateway, server, stopping)),
+        asyncio.ensure_future(_watch(protocol, reloader)),
+        asyncio.ensure_future(_keep_prices(gateway)),
+    ]
+    gc.collect()
+    gc.freeze()  # what is there now stays; collecting it over and over is a few percent of the load
+    gc.set_threshold(*GC_THRESHOLD)
+    listener.listen(BACKLOG)  # whoever reads the announcement can connect
+    if announce:
+        _announce(gateway, listener)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+
+
+def run(options: Options) -> None:
+    """Run `serve` on an event loop of its own: uvloop where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(options))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: ours drain first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Reloader:
+    """Swaps the state when the configuration changes; a broken file is refused and the old state stays."""
+
+    def __init__(self, gateway: Gateway, options: Options, replay: ReplayBackend | None) -> None:
+        self._gateway = gateway
+        self._options = options
+        self._replay = replay
+        self._seen = self._stamp()
+
+    async def reload(self) -> int:
+        """Read the file again and swap; returns the new generation. Raises ConfigError and changes nothing."""
+        gateway = self._gateway
+        self._seen = self._stamp()
+        try:
+            config = read_config(self._options)
+            self._keep_what_cannot_change(config)
+            state = _state(config, gateway.state.generation + 1, self._replay)
+        except UpstackError:
+            gateway.metrics.reloads_refused += 1
+            raise
+        gateway.swap(config, state)
+        return state.generation
+
+    def reload_soon(self) -> None:
+        """Reload from a signal or the watcher: the result goes to the log."""
+        asyncio.ensure_future(self._reload_and_tell())  # noqa: RUF006 - it runs to its end without a wait
+
+    def look(self) -> None:
+        """Reload if the file has changed since it was last read."""
+        if self._stamp() != self._seen:
+            self.reload_soon()
+
+    async def _reload_and_tell(self) -> None:
+        try:
+            log(f"configuration reloaded, generation {await self.reload()}")
+        except UpstackError as error:
+            log(f"configuration NOT reloaded, the old one stays: {error.message}")
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        if self._options.config is None:
+            return None
+        try:
+            found = self._options.config.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _keep_what_cannot_change(self, config: Config) -> None:
+        old, new = self._gateway.config.server, config.server
+        for name in ("host", "port", "ledger"):
+            if getattr(old, name) != getattr(new, name):
+                raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
+        if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:
+            raise ConfigError('server.receipts = "off" cannot change while serving: restart, or set it back')
+
+
+async def _drain(gateway: Gateway, server: uvicorn.Server, stopping: asyncio.Event) -> None:
+    """Once told to stop: take no more, let what is in flight finish within the limit, then stop."""
+    await stopping.wait()
+    gateway.draining = True
+    deadline = time.monotonic() + gateway.limits.drain
+    while gateway.live and time.monotonic() < deadline:  # noqa: ASYNC110 - an event would cost every request
+        await asyncio.sleep(0.02)
+    for exchange in list(gateway.live):
+        exchange.expire()
+    server.should_exit = True
+
+
+async def _watch(protocol: type[HotProtocol], reloader: _Reloader) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        reloader.look()
+        now = time.monotonic()
+        for connection in list(protocol.open_protocols):
+            connection.overdue(now)
+
+
+async def _keep_prices(gateway: Gateway) -> None:
+    """Load the price list beside the first requests, not in front of one, then follow the prices that change."""
+    if any(provider.catalog != "" for provider in gateway.state.providers.values()):
+        await asyncio.get_running_loop().run_in_executor(None, load_list)
+    while True:
+        gateway.reprice(datetime.now(UTC))
+        await asyncio.sleep(PRICE_CHECK)
+
+
+def _stop_signal(server: uvicorn.Server, stopping: asyncio.Event) -> None:
+    if stopping.is_set():  # asked twice: at once
+        server.should_exit = server.force_exit = True
+    stopping.set()
+
+
+def _state(config: Config, generation: int, replay: ReplayBackend | None) -> State:
+    if replay is None:
+        return build_state(config, os.environ, generation)
+    from upstack.foundation.backends.replay import replay_providers  # noqa: PLC0415 - only `--replay` needs it
+
+    return build_state(config, os.environ, generation, replayed=replay_providers(replay), models=replay.models)
+
+
+def _replay(options: Options) -> ReplayBackend | None:
+    if options.replay is None:
+        return None
+    from upstack.foundation.backends.replay import ReplayBackend  # noqa: PLC0415 - only `--replay` needs it
+
+    return ReplayBackend(options.replay, speed=options.speed)
+
+
+def _only_loopback(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(
+            f'server.host = "{host}": only loopback (127.0.0.1, ::1, localhost) is served, as there are no keys yet '
+            "and everybody who reaches the port could spend your money"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "ports lie in 0 to 65535"
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}. Is another gateway running? Try --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _announce(gateway: Gateway, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log(f"listening on http://{shown}:{port}/v1")
+    providers = ", ".join(sorted(gateway.state.providers)) or "none found; `upstack doctor` says where it looked"
+    log(f"providers: {providers}")
+    kept = (
+        "off: nothing is recorded" if gateway.receipts == "off" else f"{gateway.receipts}, in {gateway.limits.ledger}"
+    )
+    log(f"receipts: {kept}")
+
+
+def log(message: str) -> None:
+    """Tell the operator: one line on standard error, never content or secrets."""
+    print(f"upstack: {message}", file=sys.stderr, flush=True)  # noqa: T201 - the process's own log

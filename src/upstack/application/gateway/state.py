@@ -1,0 +1,174 @@
+"""From configuration to the immutable state that decisions read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from upstack.core.config import Config, TaskConfig
+from upstack.core.errors import ConfigError
+from upstack.core.types import Plan, Price, Provider, Route, State, Task
+from upstack.foundation.catalog import providers_from, why_missing
+from upstack.foundation.prices import price_changes_at, price_for
+from upstack.inference.router import permits, route_plan, task_plan
+
+LEARNED_ROUTES = 512  # "provider/model" names remembered beside the configured ones
+_MODEL = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class _Builder(msgspec.Struct, frozen=True):
+    """What routes are made from."""
+
+    config: Config
+    environ: Mapping[str, str]
+    providers: Mapping[str, Provider]
+    now: datetime  # prices may depend on it
+
+    def configured(self, name: str) -> Route:
+        """The route of a `[routes.NAME]` table."""
+        row = self.config.routes[name]
+        route = self.named(row.model, f"routes.{name}.model", name)
+        return replace(route, residency=row.residency or route.residency)
+
+    def named(self, model: str, where: str, name: str | None = None) -> Route:
+        """The route of a "provider/model" name; ConfigError says `where` it stood."""
+        provider, slash, upstream = model.partition("/")
+        if not slash or not _MODEL.fullmatch(model):
+            raise ConfigError(f'{where}: "{model}" is neither a route nor "provider/model"')
+        if provider not in self.providers:
+            raise ConfigError(f"{where}: {why_missing(provider, self.environ)}")
+        return self.route(name or model, self.providers[provider], upstream)
+
+    def route(self, name: str, provider: Provider, model: str) -> Route:
+        """A route with its price and behaviour version."""
+        table = self.config.providers.get(provider.name)
+        return Route(
+            name=name,
+            provider=provider,
+            model=model,
+            version=_version(provider, model),
+            price=self.price(name, provider, model),
+            residency=table.residency if table is not None else None,
+        )
+
+    def price(self, name: str, provider: Provider, model: str) -> Price | None:
+        """What the route of that name costs now."""
+        return price_for(provider, model, self.config.prices, (name, f"{provider.name}/{model}"), self.now)
+
+
+def build_state(
+    config: Config,
+    environ: Mapping[str, str],
+    generation: int,
+    *,
+    replayed: Mapping[str, Provider] | None = None,
+    models: Sequence[str] = (),
+) -> State:
+    """Lay out providers, routes, tasks and the plan of each.
+
+    `replayed`: providers of a recorded file, which stand before the configured ones of the same name; `models`: further
+    "provider/model" names to list. Raises ConfigError naming the key.
+    """
+    providers = providers_from(config, environ) | dict(replayed or {})
+    build = _Builder(config, environ, providers, datetime.now(UTC))
+    routes = {name: build.configured(name) for name in config.routes}
+    for name, task in config.tasks.items():
+        for used, where in _order(task):
+            if used not in routes:
+                routes[used] = build.named(used, f"tasks.{name}.{where}")
+    for model in models:
+        if model not in routes:
+            routes[model] = build.named(model, "the recorded traffic")
+    tasks = {name: _task(name, config, routes) for name in config.tasks}
+    retries, capture = config.server.retries, config.server.capture
+    plans = {name: route_plan(route, retries=retries, capture=capture) for name, route in routes.items()}
+    plans |= {f"task/{task.name}": task_plan(task, routes, retries=retries) for task in tasks.values()}
+    return State(
+        generation=generation,
+        providers=providers,
+        routes=routes,
+        tasks=tasks,
+        plans=plans,
+        capture=capture,
+        retries=retries,
+    )
+
+
+def learn_route(state: State, name: str, config: Config, learned: Sequence[str]) -> State:
+    """Add the route of a "provider/model" name asked for the first time; the oldest of `learned` make room.
+
+    Returns `state` itself where the name is no such route.
+    """
+    provider, _, model = name.partition("/")
+    if provider not in state.providers or not model or not _MODEL.fullmatch(name):
+        return state
+    dropped = set(learned[: max(0, len(learned) - LEARNED_ROUTES + 1)])
+    build = _Builder(config, {}, state.providers, datetime.now(UTC))
+    route = build.route(name, state.providers[provider], model)
+    plan = route_plan(route, retries=state.retries, capture=state.capture)
+    return replace(
+        state,
+        routes={key: value for key, value in state.routes.items() if key not in dropped} | {name: route},
+        plans={key: value for key, value in state.plans.items() if key not in dropped} | {name: plan},
+    )
+
+
+def reprice(state: State, config: Config, now: datetime) -> State:
+    """Give every route its price at `now`: some providers' lists change with the hour or the date."""
+    build = _Builder(config, {}, state.providers, now)
+    routes = {
+        name: replace(route, price=build.price(name, route.provider, route.model))
+        for name, route in state.routes.items()
+    }
+    plans = {
+        name: replace(plan, targets=tuple(replace(target, route=routes[target.route.name]) for target in plan.targets))
+        for name, plan in state.plans.items()
+    }
+    return replace(state, routes=routes, plans=plans)
+
+
+def reprice_at(state: State, now: datetime) -> datetime | None:
+    """When the price of some route may next differ; None where all are fixed."""
+    changes = (price_changes_at(route.provider, route.model, now) for route in state.routes.values())
+    return min((moment for moment in changes if moment is not None), default=None)
+
+
+def target_keys(plans: Mapping[str, Plan]) -> set[str]:
+    """Every target's key."""
+    return {target.key for plan in plans.values() for target in plan.targets}
+
+
+def _version(provider: Provider, model: str) -> str:
+    """The behaviour version: what, asked where, how. Neither the price nor the key is part of it."""
+    parts = [provider.name, provider.backend, provider.base_url, provider.chat_path, provider.query, model]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _order(row: TaskConfig) -> list[tuple[str, str]]:
+    """A task's routes in fallback order, each with the key that names it."""
+    order = [(name, f"candidates[{index}]") for index, name in enumerate(row.candidates)]
+    if row.reference is not None and row.reference not in row.candidates:
+        order.append((row.reference, "reference"))
+    return order
+
+
+def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
+    row = config.tasks[name]
+    task = Task(
+        name=name,
+        routes=tuple(used for used, _ in _order(row)),
+        reference=row.reference,
+        strategy=row.strategy,
+        capture=row.capture or config.server.capture,
+        residency=row.residency,
+    )
+    if not any(permits(task, routes[used]) for used in task.routes):
+        labels = ", ".join(task.residency)
+        raise ConfigError(f"tasks.{name}.residency: none of its routes has the label {labels}")
+    return task

@@ -1,0 +1,40 @@
+"""The command line: parses, calls, prints. Every command has `--json`; errors are one line with a remedy."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from upstack.cli.commands import app
+from upstack.core.errors import ConfigError, UpstackError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for wrong usage or configuration, 130 for Ctrl-C, 1 for what else is known."""
+    for stream in (sys.stdout, sys.stderr):  # a name in no alphabet of the terminal's must not end in a traceback
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = app(prog_name="upstack", standalone_mode=False)
+    except UpstackError as error:
+        _fail(error.message, 2 if isinstance(error, ConfigError) else 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        remedy = f"; see `{context.command_path} --help`" if context is not None else ""
+        _fail(error.format_message().rstrip(".") + remedy, 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    """Print one line, whatever the message holds."""
+    shown = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in " ".join(message.split()))
+    print(f"upstack: {shown}", file=sys.stderr)
+    sys.exit(code)

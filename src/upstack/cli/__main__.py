@@ -1,0 +1,5 @@
+"""`python -m upstack.cli`."""
+
+from upstack.cli import main
+
+main()

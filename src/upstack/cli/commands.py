@@ -1,0 +1,154 @@
+"""Every command's parameters and help. What a command does is in a file of its own, loaded when the command is called.
+
+So `upstack --help` loads no server, no HTTP client and no price list.
+"""
+# ruff: noqa: PLC0415 - that is what the imports inside functions are for
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from upstack import __version__
+from upstack.cli.options import ConfigOption, JsonOption, UrlOption, config_path
+
+app = typer.Typer(
+    name="upstack",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    suggest_commands=False,  # click does
+    help="One endpoint in front of every model you can get, with a receipt for every answer.",
+)
+LedgerOption = Annotated[Path | None, typer.Option("--ledger", help="The ledger's file; default: the configured one.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(*, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Take the options that stand before a command."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback only.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = None,
+    ledger: Annotated[str | None, typer.Option(help="The ledger's file.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Answer from recorded traffic (.jsonl or .jsonl.gz).")] = None,
+    speed: Annotated[float, typer.Option(help="Of replayed latency: 0 none, 1 as recorded.", min=0)] = 0.0,
+    prices: Annotated[Path | None, typer.Option(help="A TOML of further prices.")] = None,
+) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C."""
+    from upstack.application.gateway.server import Options, run
+
+    flags: dict[str, Any] = {"host": host, "port": port, "ledger": ledger}
+    given = {name: value for name, value in flags.items() if value is not None}
+    run(Options(config_path(config), replay, speed, prices, given))
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help='What to ask; "-" reads it from standard input.')],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="task/NAME, a route or provider/model; default: UPSTACK_MODEL, else the only one."
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="A system message before it.")] = None,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model through the gateway and see the answer as it comes.
+
+    Where no gateway runs, one runs for this call, with the same configuration and ledger.
+    """
+    from upstack.cli.asking import Question, run
+
+    run(Question(question, model, system, as_json), url, config)
+
+
+@app.command()
+def why(
+    receipt: Annotated[str, typer.Argument(metavar="ID", help='A receipt\'s id, or "last" for the newest.')],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a receipt: which route answered, why, at what cost. Works while the gateway serves."""
+    from upstack.cli.explaining import run
+
+    run(receipt, ledger, config, as_json=as_json)
+
+
+@app.command()
+def routes(config: ConfigOption = None, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """List the routes and the providers found, with prices and, where a gateway runs, health."""
+    from upstack.cli.routes import list_routes
+
+    list_routes(config, url, as_json=as_json)
+
+
+@app.command()
+def tasks(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """List the tasks with the order in which their routes are asked."""
+    from upstack.cli.tasks import list_tasks
+
+    list_tasks(config, as_json=as_json)
+
+
+@app.command()
+def reload(url: UrlOption = None, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Have the running gateway read its configuration again; a broken one is refused and the old one stays."""
+    from upstack.cli.reloading import run
+
+    run(url, config, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Make no connection.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what was found: keys, routes, prices, ledger, and settings that lead past the gateway."""
+    from upstack.cli.examining import run
+
+    run(config, offline=offline, as_json=as_json)
+
+
+@app.command()
+def demo(
+    traffic: Annotated[
+        Path | None, typer.Option(help="Recorded traffic (.jsonl or .jsonl.gz) in place of simulated.")
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Prices for it; default: STEM.prices.toml beside it, else genai-prices.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="The route to compare with; default: the dearest.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="The route that answers; default: the cheapest.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="How many; default: 300 simulated ones, of a file up to 2,000.", min=1)
+    ] = None,
+    port: Annotated[int, typer.Option(help="The gateway's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    ledger: Annotated[Path | None, typer.Option(help="Keep the receipts in this file.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Do the main job in under a minute: a real gateway, traffic through it, what it saved, at what loss.
+
+    Needs no key and no network. In a terminal the gateway stays up until Ctrl-C.
+    """
+    from upstack.application.demo.scenario import Wanted
+    from upstack.cli.demonstrating import run
+
+    run(Wanted(traffic, prices, reference, candidate, requests, port, ledger), as_json=as_json)

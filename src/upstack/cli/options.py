@@ -1,0 +1,66 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from upstack.core.config import ServerConfig, load_config
+from upstack.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from upstack.core.config import Config
+
+DEFAULT_CONFIG = Path("upstack.toml")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The configuration; default: ./upstack.toml where it exists.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The running gateway; default: where the configuration has it listen.")
+]
+
+
+def config_path(given: Path | None) -> Path | None:
+    """The file to read: the given one, else ./upstack.toml if it is there."""
+    if given is not None:
+        return given
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+
+
+def read(given: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration as `serve` would. Raises ConfigError."""
+    return load_config(config_path(given), environ)
+
+
+def gateway_url(url: str | None, config: Path | None) -> str:
+    """Where a gateway is looked for: `url`, else where the configuration has it listen; no slash at the end."""
+    if url is not None:
+        return tidy(url)
+    return url_of(read(config).server)
+
+
+def url_of(server: ServerConfig) -> str:
+    """Where a gateway with this configuration is reached."""
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"http://{host}:{server.port}"
+
+
+def tidy(url: str) -> str:
+    """Read a gateway's URL as people write it: with or without scheme, slash and /v1. Raises ConfigError."""
+    text = url.strip()
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f'--url "{url}": expected a URL such as http://127.0.0.1:4000')
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -1,0 +1,29 @@
+"""`upstack reload`: ask the running gateway to read its configuration again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+
+from upstack.application.doctor.gateways import ADMIN, client, refusal, unreachable
+from upstack.cli.options import gateway_url
+from upstack.cli.output import print_json, say
+from upstack.core.errors import UpstackError
+
+
+def run(url: str | None, config: Path | None, *, as_json: bool) -> None:
+    """Print the new generation; UpstackError with the gateway's reason where it refused."""
+    base = gateway_url(url, config)
+    try:
+        with client(base) as http:
+            answer = http.post(f"{base}/admin/reload", headers=ADMIN, timeout=30)
+    except httpx2.HTTPError:
+        raise unreachable(base) from None
+    if answer.status_code != 200:
+        raise UpstackError(f"{base} keeps its old configuration: {refusal(answer.status_code, answer.content)}")
+    generation = answer.json().get("generation")
+    if as_json:
+        print_json({"reloaded": True, "generation": generation, "url": base})
+    else:
+        say(f"{base} has reloaded its configuration: generation {generation}.")

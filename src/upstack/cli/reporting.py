@@ -1,0 +1,154 @@
+"""The demo's report, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from upstack.application.demo.loss import Excess
+from upstack.application.demo.report import CLAIM, Report
+from upstack.application.demo.scenario import Scenario
+from upstack.application.demo.sending import AT_ONCE
+from upstack.application.gateway.explain import usd
+from upstack.cli.output import new_sheet, say, show, styled, usd_per_million
+from upstack.core.types import Picodollars, Price
+
+SIMULATED = "SIMULATED traffic, models and prices: nothing here is a real answer."
+Line = tuple[str, str, str]  # name, value, style
+RECORDED = "Recorded answers of real models, replayed; no provider is called."
+
+
+def print_report(scenario: Scenario, report: Report, ledger: Path | None, url: str | None) -> None:
+    """Print the table; `url` where the gateway stays up."""
+    simulated = scenario.file is None
+    say(f"\nUpstack demo: {scenario.source}", style="bold")
+    say(SIMULATED if simulated else RECORDED, style="bold yellow" if simulated else "")
+    lines = new_sheet()
+    for section in (
+        _traffic_lines(scenario, report),
+        _route_lines(scenario),
+        _money_lines(report),
+        _record_lines(report, ledger, url),
+    ):
+        for name, value, style in section:
+            lines.add_row(name, styled(value, style))
+        lines.add_section()
+    show(lines)
+
+
+def _traffic_lines(scenario: Scenario, report: Report) -> Iterator[Line]:
+    routes = sorted(report.by_route.items(), key=lambda each: -each[1])
+    by = f" ({', '.join(f'{count:,} by {name}' for name, count in routes)})" if len(routes) > 1 else ""
+    style = "bold red" if report.failed else ""
+    yield "Requests", f"{report.answered:,} answered{by}, {report.failed:,} failed; {report.streamed:,} streamed", style
+    if report.first_error:
+        yield "First failure", " ".join(report.first_error.split())[:200], "red"
+    if scenario.skipped:
+        yield "Left out", f"{scenario.skipped:,} rows without an answer of both routes", ""
+    left = scenario.usable - len(scenario.rows)
+    if left:
+        yield "Left out", f"{left:,} of {scenario.usable:,} rows, at even distances; --requests takes more", ""
+
+
+def _route_lines(scenario: Scenario) -> Iterator[Line]:
+    for title, name in (("Asked first", scenario.roles.candidate), ("Reference", scenario.roles.reference)):
+        yield title, f"{name}\n{_price(scenario.prices[name])}", ""
+    yield "Chosen", scenario.choice, ""
+
+
+def _money_lines(report: Report) -> Iterator[Line]:
+    yield "Cost as served", "unknown" if report.served is None else f"{_cost(report.served)}, by the receipts", ""
+    yield "Always the reference", _cost(report.always_reference), ""
+    yield "Saved", _saved(report), "bold green" if (report.saved or 0) > 0 else "bold"
+    yield "Excess loss, measured", _excess(report.excess), "bold"
+    yield "Certified", CLAIM, "bold yellow"
+
+
+def _record_lines(report: Report, ledger: Path | None, url: str | None) -> Iterator[Line]:
+    where = "the ledger" if ledger is None else str(ledger)
+    yield "Receipts written", f"{report.receipts:,}, counted in {where}; {report.answered:,} requests answered", ""
+    if report.checked and not report.faults:
+        part = "all" if report.checked == report.answered else f"{report.checked:,}"
+        yield "Checked", f"{part} costs equal the traffic's own, to the picodollar", ""
+    yield "Latency", f"p50 {_ms(report.p50_s)}, p99 {_ms(report.p99_s)} at the client, {AT_ONCE} at a time", ""
+    if url is not None:
+        yield "Gateway", f"{url}/v1", "bold"
+
+
+def _price(price: Price | None) -> str:
+    if price is None:
+        return "price unknown"
+    rates = price.tiers[0][1]
+    more = ", more for long requests" if len(price.tiers) > 1 else ""
+    return f"${usd_per_million(rates.input)} in, ${usd_per_million(rates.output)} out per million tokens{more}"
+
+
+def _cost(cost: Picodollars | None) -> str:
+    return "unknown" if cost is None else f"${usd(cost)}"
+
+
+def _saved(report: Report) -> str:
+    saved, whole = report.saved, report.always_reference
+    if saved is None or whole is None:
+        return "unknown, as a price is"
+    sign = "" if saved >= 0 else "-"
+    share = f" ({100 * saved / whole:.1f} %)" if whole else ""
+    return f"{sign}${usd(abs(saved))}{share}"
+
+
+def _excess(found: Excess | None) -> str:
+    if found is None:
+        return "unknown: no row says how good its answers are"
+    interval = f"95 %: {found.low:+.4f} to {found.high:+.4f} ({found.method})"
+    return f"{found.mean:+.4f} on {found.rows:,} rows\n{interval}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def as_json(scenario: Scenario, report: Report, url: str, ledger: Path | None) -> dict[str, Any]:
+    """Everything, exactly: money in picodollars beside decimal USD."""
+    saved, whole = report.saved, report.always_reference
+    return {
+        "simulated": scenario.file is None,
+        "source": scenario.source,
+        "requests": {
+            "answered": report.answered,
+            "failed": report.failed,
+            "streamed": report.streamed,
+            "by_route": report.by_route,
+            "skipped_rows": scenario.skipped,
+            "rows_not_sent": scenario.usable - len(scenario.rows),
+            "first_failure": report.first_error or None,
+        },
+        "candidate": _route_json(scenario.roles.candidate, scenario),
+        "reference": _route_json(scenario.roles.reference, scenario),
+        "cost_as_served": _cost_json(report.served),
+        "cost_always_reference": _cost_json(whole),
+        "saved": _cost_json(saved) | {"share": None if saved is None or not whole else saved / whole},
+        "excess_loss": None if report.excess is None else msgspec.to_builtins(report.excess),
+        "chosen": scenario.choice,
+        "certified": False,
+        "claim": CLAIM,
+        "receipts": report.receipts,
+        "ledger": None if ledger is None else str(ledger),
+        "costs_checked": report.checked,
+        "faults": report.faults,
+        "latency_s": {"p50": report.p50_s, "p99": report.p99_s, "at_once": AT_ONCE},
+        "url": f"{url}/v1",
+    }
+
+
+def _route_json(name: str, scenario: Scenario) -> dict[str, Any]:
+    price = scenario.prices[name]
+    return {"route": name, "price_version": None if price is None else price.version}
+
+
+def _cost_json(cost: Picodollars | None) -> dict[str, Any]:
+    if cost is None:
+        return {"picodollars": None, "usd": None}
+    return {"picodollars": cost, "usd": f"{'-' if cost < 0 else ''}{usd(abs(cost))}"}

@@ -1,0 +1,236 @@
+"""`upstack.toml`: one frozen struct per table. What is read here is checked here, and nowhere else.
+
+Order: default < file < environment (`UPSTACK_SERVER_PORT=...`) < flag. Unknown keys are errors that name the key, what
+is allowed and what was probably meant. Secrets are references (`env:NAME`, `file:/path`), resolved late, never values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from upstack.core.errors import ConfigError
+from upstack.core.types import Capture
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
+
+
+class TimeoutsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of one attempt, in seconds."""
+
+    connect: float = 10.0  # to a connection, TLS included
+    first_byte: float = 120.0  # from the request sent to the first byte of the answer's body
+    between_bytes: float = 60.0  # of silence in the middle of an answer; not counted while the caller does not read
+    total: float = 900.0  # of the whole attempt
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A supplier. A name from the catalogue needs only what differs from its row."""
+
+    base_url: str | None = None  # up to and with "/v1"; the catalogue knows that of its rows
+    api_key: str | None = None  # a secret reference: "env:NAME" or "file:/path"
+    api_keys: tuple[str, ...] = ()  # several: the load is balanced over them
+    auth: str | None = None  # "bearer", "none", or the name of the header that takes the key ("api-key")
+    api_version: str | None = None  # goes into the query of every call, as Azure asks
+    chat_path: str | None = None  # after base_url; may hold {model}
+    usage_in_stream: bool | None = None  # understands stream_options.include_usage; false for those that refuse it
+    prices_from: str | None = None  # the provider's name in the price list
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    ca_bundle: str | None = None  # PEM file of authorities, in place of the system's
+    client_cert: str | None = None  # PEM file shown to the provider
+    client_key: str | None = None  # PEM file of its key, where that is apart
+    residency: str | None = None  # label of its routes, such as "onsite"
+
+
+class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A route with a name of its own."""
+
+    model: str  # "provider/model"
+    residency: str | None = None  # label, in place of the provider's
+
+
+class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A recurring kind of request: which routes may answer it, in which order."""
+
+    reference: str | None = None  # the route one would pay for if price did not matter
+    candidates: tuple[str, ...] = ()  # asked in this order; the reference comes last where it is not among them
+    strategy: Literal["fallback", "single"] = "fallback"  # "single" asks the first alone
+    capture: Capture | None = None  # in place of server.capture
+    residency: tuple[str, ...] = ()  # answers may come only from routes with one of these labels; empty: from any
+
+
+class PriceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """USD per million tokens."""
+
+    input: float
+    output: float
+    cached_input: float | None = None  # read from the provider's cache; without it, what input costs
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The gateway process."""
+
+    host: str = "127.0.0.1"  # loopback only, until there are keys
+    port: int = 4000  # 0 picks a free one
+    receipts: Literal["required", "best-effort", "off"] = "required"  # waited for; losses counted; none, for measuring
+    capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
+    ledger: str = "upstack.db"  # the SQLite file
+    max_body_bytes: int = 32 * 1024 * 1024  # of a request
+    max_answer_bytes: int = 32 * 1024 * 1024  # of an answer that is not streamed
+    ledger_queue_bytes: int = 64 * 1024 * 1024  # waiting to be written; above it requests are refused or rows dropped
+    request_timeout: float = 30.0  # seconds a client may take to send its request
+    keep_alive: float = 75.0  # seconds an idle client connection is kept
+    drain: float = 30.0  # seconds streams may take to finish after SIGTERM
+    retries: int = 2  # attempts after the first pass over a plan's routes
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    providers: dict[str, ProviderConfig] = {}
+    routes: dict[str, RouteConfig] = {}
+    tasks: dict[str, TaskConfig] = {}
+    prices: dict[str, PriceConfig] = {}  # by "provider/model" or a route's name
+
+
+def load_config(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read `path` (None: defaults alone), then the environment's overrides of `[server]`.
+
+    Raises ConfigError with the file, the key and what is allowed.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        data = _read_toml(path)
+    server = data.setdefault("server", {})
+    if isinstance(server, dict):
+        server.update(_from_environment(environ))
+    return _convert(data, str(path) if path else "the environment")
+
+
+def resolve_secret(reference: str, where: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Turn `env:NAME` or `file:/path` into the secret; ConfigError names `where` and never shows a value."""
+    kind, _, rest = reference.partition(":")
+    if kind == "env" and rest:
+        value = environ.get(rest, "").strip()
+        if not value:
+            raise ConfigError(f"{where}: the environment variable {rest} is not set")
+        return _header_safe(value, where)
+    if kind == "file" and rest:
+        try:
+            value = Path(rest).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: cannot read {rest}: {type(error).__name__}") from None
+        if not value:
+            raise ConfigError(f"{where}: {rest} is empty")
+        return _header_safe(value, where)
+    raise ConfigError(f'{where}: a secret is a reference, "env:NAME" or "file:/path", never the value itself')
+
+
+def _header_safe(value: str, where: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ConfigError(f"{where}: the secret holds blanks, control or non-ASCII characters")
+    return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(ServerConfig):
+        value = environ.get(f"UPSTACK_SERVER_{field.name.upper()}")
+        if value is not None:
+            try:
+                found[field.name] = msgspec.convert(value, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"UPSTACK_SERVER_{field.name.upper()}: {error}") from None
+    return found
+
+
+def _convert(data: dict[str, Any], source: str) -> Config:
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(str(error), data)}") from None
+    _check(config, source)
+    return config
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "": Config,
+    "server": ServerConfig,
+    "providers.*": ProviderConfig,
+    "providers.*.timeouts": TimeoutsConfig,
+    "routes.*": RouteConfig,
+    "tasks.*": TaskConfig,
+    "prices.*": PriceConfig,
+}
+
+
+def _explain(message: str, data: dict[str, Any]) -> str:
+    """Say an unknown key in full: which, where, what is allowed, what was probably meant."""
+    found = _UNKNOWN.search(message)
+    if found is None:
+        return message.replace("`$.", "`")
+    at = (found["at"] or "$").removeprefix("$").removeprefix(".").replace("[...]", ".*")
+    allowed = [field.name for field in msgspec.structs.fields(_TABLES[at])]
+    near = difflib.get_close_matches(found["field"], allowed, 1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    table = _locate(data, at.split("."), found["field"]) if at else found["field"]
+    return f"unknown key `{table}`{hint} Allowed here: {', '.join(allowed)}"
+
+
+def _locate(data: Any, parts: list[str], field: str) -> str:
+    """Replace the `*` of a path by the name of the table that holds the unknown field."""
+    if not parts:
+        return field if isinstance(data, dict) and field in data else ""
+    names = list(data) if parts[0] == "*" else [parts[0]]
+    for name in names:
+        if isinstance(data, dict) and isinstance(data.get(name), dict):
+            rest = _locate(data[name], parts[1:], field)
+            if rest:
+                return f"{name}.{rest}"
+    return ""
+
+
+def _check(config: Config, source: str) -> None:
+    for table in ("providers", "routes", "tasks"):
+        for name in getattr(config, table):
+            if not re.fullmatch(_NAME, name):
+                raise ConfigError(f"{source}: {table}.{name}: a name has letters, digits and . _ : - only")
+    for name, route in config.routes.items():
+        if "/" not in route.model:
+            raise ConfigError(f'{source}: routes.{name}.model: expected "provider/model", got "{route.model}"')
+    for name, task in config.tasks.items():
+        if not task.candidates and task.reference is None:
+            raise ConfigError(f"{source}: tasks.{name}: name a reference, or candidates in fallback order")
+    for name, price in config.prices.items():
+        if any(value is not None and not 0 <= value < 1e6 for value in msgspec.structs.astuple(price)):
+            raise ConfigError(f"{source}: prices.{name}: USD per million tokens lie in 0 to 1,000,000")
+    server = config.server
+    for field in msgspec.structs.fields(ServerConfig):
+        value = getattr(server, field.name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+            raise ConfigError(f"{source}: server.{field.name}: must not be negative")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{source}: server.{field.name}: must be a finite number")
+    if server.port > 65535:
+        raise ConfigError(f"{source}: server.port: ports lie in 0 to 65535")

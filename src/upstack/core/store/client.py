@@ -1,0 +1,347 @@
+"""The gateway's side of the ledger: gathers receipts into batches and hands them to the writer process.
+
+One batch is under way at a time; whatever is finished meanwhile makes the next. A lone receipt never waits for others.
+Under load the next batch waits for as many receipts as were there before, for at most a millisecond: at 16 connections
+14 receipts share a commit instead of 8, and the writer's CPU falls by a quarter. All of it runs on the event loop's
+thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from pathlib import Path
+
+from upstack.core.errors import LedgerError
+from upstack.core.store.base import Done
+from upstack.core.store.frames import WHOLE_BATCH, Failures, frame
+from upstack.core.store.link import WRITER_DIED, WriterLink
+from upstack.core.store.reading import read_receipt
+from upstack.core.store.rows import Content, Row, clean, to_receipt, to_row
+from upstack.core.types import Receipt
+
+_BATCH_BYTES = 1024 * 1024
+_ROW_BYTES = 1024  # what a row weighs in memory beside its long texts
+_GATHER_S = 0.001  # the most that a batch is held back for company
+_FEW = 2  # receipts in a batch below which the next is not held back
+_ENOUGH = 24  # receipts in a batch beyond which company saves little
+_BACKOFF_S = 0.02
+_BACKOFF_MOST_S = 2.0
+_DEATHS_MOST = 5  # writers lost over the same batch before it is given up
+
+
+class _Batch:
+    """Receipts that will share a commit."""
+
+    __slots__ = ("contents", "dones", "openings", "rows", "size")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.contents: list[Content | None] = []  # of each row
+        self.dones: list[Done | None] = []  # of each row
+        self.openings: list[Row] = []  # with the request at the end
+        self.size = 0
+
+
+class LedgerClient:
+    """A ledger in a SQLite file. See `Ledger` for what each method promises.
+
+    `limit_bytes` bounds what waits to be written. `lock_wait` is how many seconds `start` waits for the writer of a
+    gateway that has just ended.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_closing",
+        "_deaths",
+        "_drained",
+        "_flight",
+        "_limit",
+        "_link",
+        "_lock_wait",
+        "_loop",
+        "_next",
+        "_restart",
+        "_timer",
+        "_wanted",
+        "dropped",
+        "path",
+        "queue_bytes",
+        "written",
+    )
+
+    def __init__(self, path: Path | str, *, limit_bytes: int = 64 * 1024 * 1024, lock_wait: float = 10.0) -> None:
+        self.path = str(path)
+        self.queue_bytes = self.written = self.dropped = 0
+        self._limit = limit_bytes
+        self._lock_wait = lock_wait
+        self._loop: asyncio.AbstractEventLoop
+        self._link: WriterLink | None = None
+        self._next = _Batch()  # is being gathered
+        self._backlog: deque[_Batch] = deque()  # full ones before it
+        self._flight: _Batch | None = None
+        self._wanted = 0  # receipts and openings at which the next batch goes; 0: not now, something is under way
+        self._timer: asyncio.TimerHandle | None = None  # sends it anyway
+        self._closing = False
+        self._deaths = 0
+        self._restart: asyncio.Task[None] | None = None
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the queue is full."""
+        return self.queue_bytes >= self._limit
+
+    @property
+    def ready(self) -> bool:
+        """Whether a writer is connected."""
+        return self._link is not None
+
+    async def start(self) -> None:
+        """Start the writer and wait until it is ready; openings left by a crash become truncated receipts."""
+        self._loop = asyncio.get_running_loop()
+        self._link = await self._connect(recover=True)
+        self._flush()
+
+    async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - the bound is part of the promise
+        """Write what waits, for at most `timeout` seconds, then stop the writer, within 5 more."""
+        self._closing = True
+        if self._link is None and self._restart is None:
+            return
+        self._drained = asyncio.Event()
+        if self._flight is None and not self._next.size and not self._backlog:
+            self._drained.set()
+        try:
+            await asyncio.wait_for(self._drained.wait(), timeout)
+        except TimeoutError:
+            self._give_up("the ledger's writer did not finish before the gateway closed")
+        if self._restart is not None:
+            self._restart.cancel()
+            await asyncio.wait([self._restart])
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def append(self, receipt: Receipt, done: Done | None) -> None:
+        """Record a finished receipt with the next batch."""
+        if self.queue_bytes >= self._limit or self._closing:
+            self._refuse(done)
+            return
+        try:
+            row = to_row(receipt)
+        except (OverflowError, ValueError) as error:
+            self._later(done, _unfit(str(error)))
+            return
+        request, answer = receipt.request, receipt.answer
+        size = _ROW_BYTES + len(row[3]) + len(row[19])
+        batch = self._next
+        batch.rows.append(row)
+        if request is None and answer is None:
+            batch.contents.append(None)
+        else:
+            batch.contents.append((request, answer))
+            size += (len(request) if request else 0) + (len(answer) if answer else 0)
+        batch.dones.append(done)
+        self._added(batch, size)
+
+    def open(self, receipt: Receipt) -> None:
+        """Note a stream that begins, with the next batch. Where the queue is full only its final receipt will tell."""
+        if self.queue_bytes >= self._limit or self._closing:
+            return
+        try:
+            row = to_row(receipt)
+        except (OverflowError, ValueError):
+            return  # the final receipt meets the same and reports it
+        self._next.openings.append((*row, receipt.request))
+        self._added(self._next, _ROW_BYTES + len(row[3]) + (len(receipt.request) if receipt.request else 0))
+
+    async def get(self, receipt_id: str) -> Receipt | None:
+        """Find a receipt: among those that wait, then in the file (in a thread)."""
+        return self._waiting(receipt_id) or await asyncio.to_thread(read_receipt, self.path, receipt_id)
+
+    def _added(self, batch: _Batch, size: int) -> None:
+        batch.size += size
+        self.queue_bytes += size
+        full = batch.size > _BATCH_BYTES
+        if full:
+            self._backlog.append(batch)
+            self._next = _Batch()
+        if self._wanted and (full or len(batch.rows) + len(batch.openings) >= self._wanted):
+            self._wanted = 0
+            self._loop.call_soon(self._flush)  # at the end of this tick, with all that it brings
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wanted = 0
+        link = self._link
+        if link is None or self._flight is not None:
+            return
+        if self._backlog:
+            batch = self._backlog.popleft()
+        elif self._next.size:
+            batch, self._next = self._next, _Batch()
+        else:
+            self._wanted = 1
+            if self._drained is not None:
+                self._drained.set()
+            return
+        self._flight = batch
+        try:
+            message = frame((batch.rows, batch.contents, batch.openings))
+        except (OverflowError, UnicodeEncodeError):
+            self._clean(batch)
+            message = frame((batch.rows, batch.contents, batch.openings))
+        link.send(message)
+
+    def _on_answer(self, failures: Failures) -> None:
+        batch, self._flight = self._flight, None
+        if batch is None:
+            return
+        self._deaths = 0
+        self.queue_bytes -= batch.size
+        self._plan(len(batch.rows))
+        if failures:
+            self._report(batch, dict(failures))
+            return
+        self.written += len(batch.rows)
+        for done in batch.dones:
+            if done is not None:
+                self._call(done, None)
+
+    def _plan(self, written: int) -> None:
+        """Decide when the next batch goes, now that one of `written` receipts has been answered."""
+        waiting = len(self._next.rows)
+        if written < _FEW or waiting >= _ENOUGH or self._backlog or self._closing:
+            self._loop.call_soon(self._flush)
+        else:
+            self._wanted = min(waiting + written, _ENOUGH)
+            self._timer = self._loop.call_later(_GATHER_S, self._flush)
+
+    def _report(self, batch: _Batch, reasons: dict[int, str]) -> None:
+        whole = reasons.get(WHOLE_BATCH)
+        for index, done in enumerate(batch.dones):
+            reason = reasons.get(index, whole)
+            if reason is None:
+                self.written += 1
+            elif done is None:
+                self.dropped += 1
+            if done is not None:
+                self._call(done, None if reason is None else LedgerError(reason))
+
+    def _call(self, done: Done, error: LedgerError | None) -> None:
+        try:
+            done(error)
+        except Exception as fault:  # noqa: BLE001 - one caller's fault must not keep the others from their answers
+            self._loop.call_exception_handler({"message": "a receipt's callback failed", "exception": fault})
+
+    def _refuse(self, done: Done | None) -> None:
+        if self._closing:
+            self._later(done, LedgerError("the ledger is closed", code="ledger_closed"))
+        else:
+            self._later(
+                done,
+                LedgerError(
+                    f"more than {self._limit} bytes of receipts wait to be written to {self.path}; "
+                    "retry shortly, or raise server.ledger_queue_bytes",
+                    code="ledger_busy",
+                ),
+            )
+
+    def _later(self, done: Done | None, error: LedgerError) -> None:
+        if done is None:
+            self.dropped += 1
+        else:
+            self._loop.call_soon(done, error)
+
+    def _clean(self, batch: _Batch) -> None:
+        """Mend what msgpack cannot carry; a row beyond mending fails alone."""
+        rows, contents, dones = batch.rows, batch.contents, batch.dones
+        batch.rows, batch.contents, batch.dones = [], [], []
+        for row, content, done in zip(rows, contents, dones, strict=True):
+            mended = clean(row)
+            if _fits(mended):
+                batch.rows.append(mended)
+                batch.contents.append(content)
+                batch.dones.append(done)
+            else:
+                self._later(done, _unfit("a number is too large"))
+        batch.openings = [mended for row in batch.openings if _fits(mended := clean(row))]
+
+    def _waiting(self, receipt_id: str) -> Receipt | None:
+        batches = [*self._backlog, self._next]
+        if self._flight is not None:
+            batches.append(self._flight)
+        for batch in batches:
+            for row, content in zip(batch.rows, batch.contents, strict=True):
+                if row[0] == receipt_id:
+                    return to_receipt(row, content or (None, None))
+        return next(
+            (
+                to_receipt(row[:-1], (row[-1], None))
+                for batch in batches
+                for row in batch.openings
+                if row[0] == receipt_id
+            ),
+            None,
+        )
+
+    async def _connect(self, *, recover: bool) -> WriterLink:
+        link = WriterLink(self._on_answer, self._on_lost)
+        await link.start(self.path, self._lock_wait, recover=recover)
+        return link
+
+    def _on_lost(self) -> None:
+        """The writer died: start another and send it again what was not acknowledged."""
+        dead, self._link, self._wanted = self._link, None, 0
+        self._deaths += 1
+        batch, self._flight = self._flight, None
+        if batch is not None and self._deaths >= _DEATHS_MOST:
+            self.queue_bytes -= batch.size
+            self._report(batch, {WHOLE_BATCH: f"the ledger's writer died {self._deaths} times over this receipt"})
+            self._deaths = 0
+        elif batch is not None:
+            self._backlog.appendleft(batch)  # receipts that were written before it died are known by their id
+        if dead is not None:
+            self._restart = self._loop.create_task(self._reconnect(dead))
+
+    async def _reconnect(self, dead: WriterLink) -> None:
+        await dead.close()
+        delay = _BACKOFF_S
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _BACKOFF_MOST_S)
+            try:
+                link = await self._connect(recover=False)
+            except LedgerError as error:
+                self._deaths += 1
+                if error.code != WRITER_DIED or self._deaths >= _DEATHS_MOST:
+                    self._give_up(error.message)
+            else:
+                break
+        self._link, self._restart = link, None
+        self._flush()
+
+    def _give_up(self, reason: str) -> None:
+        """Fail everything that waits, so that no caller waits for a ledger that cannot be opened."""
+        batches = [*self._backlog, self._next]
+        if self._flight is not None:
+            batches.append(self._flight)
+        self._flight, self._next = None, _Batch()
+        self._backlog.clear()
+        for batch in batches:
+            self.queue_bytes -= batch.size
+            self._report(batch, {WHOLE_BATCH: reason})
+
+
+def _fits(row: Row) -> bool:
+    try:
+        frame(([row], [], []))
+    except OverflowError:
+        return False
+    return True
+
+
+def _unfit(reason: str) -> LedgerError:
+    return LedgerError(f"a receipt cannot be recorded: {reason}", code="ledger_row")

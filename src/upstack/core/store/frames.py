@@ -1,0 +1,38 @@
+"""What the gateway and the ledger's writer say to each other: a length (4 bytes, big-endian), then msgpack.
+
+The writer speaks first: null when it is ready, or a string that says why it cannot be. Then batches go one way, and one
+answer to each the other way: the list of rows that failed, empty when all are durable.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+LENGTH = struct.Struct("!I")
+WHOLE_BATCH = -1  # the index of a failure that is not one row's
+
+Batch = tuple[
+    list[tuple[Any, ...]],  # receipts, as rows
+    list[tuple[bytes | None, bytes | None] | None],  # the content of each
+    list[tuple[Any, ...]],  # openings: rows with the request at the end
+]
+Failures = list[tuple[int, str]]  # index of a receipt, and the reason
+
+_encode_into = msgspec.msgpack.Encoder().encode_into
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_failures = msgspec.msgpack.Decoder(Failures).decode
+decode_ready = msgspec.msgpack.Decoder(str | None).decode
+
+
+def frame(message: Batch | Failures | str | None) -> bytearray:
+    """Make the bytes of one message."""
+    buffer = bytearray(LENGTH.size)
+    _encode_into(message, buffer, LENGTH.size)
+    LENGTH.pack_into(buffer, 0, len(buffer) - LENGTH.size)
+    return buffer
+
+
+ALL_WRITTEN = bytes(frame([]))

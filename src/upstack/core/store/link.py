@@ -1,0 +1,135 @@
+"""One writer process, from the gateway: started, spoken to over a socket pair, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import upstack
+from upstack.core.errors import LedgerError
+from upstack.core.store.frames import ALL_WRITTEN, LENGTH, Failures, decode_failures, decode_ready
+
+WRITER_DIED = "ledger_writer_died"  # the code of the error where a writer ended without a word
+
+_START_S = 20.0  # beyond the wait for the lock
+_END_S = 5.0
+_DIED = "the ledger's writer ended before it was ready; its words on standard error say why"
+
+
+class WriterLink(asyncio.Protocol):
+    """A running writer. `on_answer` takes what became of the batch sent last, `on_lost` says that it died."""
+
+    def __init__(self, on_answer: Callable[[Failures], None], on_lost: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+        self._on_lost = on_lost
+        self._ready: asyncio.Future[str | None] | None = None
+        self._process: subprocess.Popen[bytes]
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._started = False
+        self._ended = False
+
+    async def start(self, path: str, lock_wait: float, *, recover: bool) -> None:
+        """Start the process and wait until it is ready; LedgerError says why it cannot be."""
+        loop = asyncio.get_running_loop()
+        ready = self._ready = loop.create_future()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = _spawn(path, theirs.fileno(), lock_wait, recover=recover)
+        try:
+            await loop.create_unix_connection(lambda: self, sock=ours)
+            reason = await asyncio.wait_for(ready, lock_wait + _START_S)
+        except TimeoutError:
+            reason = f"the ledger's writer for {path} did not start within {lock_wait + _START_S:.0f} seconds"
+        except BaseException:
+            ours.close()
+            await self.close()
+            raise
+        if reason is None and self._transport is None:
+            reason = _DIED  # since it said that it was ready
+        if reason is not None:
+            await self.close()
+            raise LedgerError(reason, code=WRITER_DIED if reason is _DIED else None)
+        self._started = True
+
+    def send(self, message: bytearray) -> None:
+        """Send a batch; the one before must have been answered."""
+        if self._transport is not None:
+            self._transport.write(message)
+
+    async def close(self) -> None:
+        """Let the writer finish what it was sent and end; kill it where it does not within 5 seconds."""
+        self._ended = True
+        if self._transport is not None:
+            self._transport.close()
+        await asyncio.to_thread(self._reap)
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take an answer; nearly always the one that says that all is written."""
+        if data == ALL_WRITTEN and not self._received:
+            self._on_answer([])
+            return
+        self._received += data
+        while len(self._received) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            message = bytes(self._received[LENGTH.size : end])
+            del self._received[:end]
+            if self._ready is None:
+                self._on_answer(decode_failures(message))
+            else:
+                self._say_ready(decode_ready(message))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
+        """Notice that the writer is gone."""
+        self._transport = None
+        if not self._started:
+            self._say_ready(_DIED)
+        elif not self._ended:
+            self._ended = True
+            self._on_lost()
+
+    def _say_ready(self, reason: str | None) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None and not ready.done():
+            ready.set_result(reason)
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _spawn(path: str, descriptor: int, lock_wait: float, *, recover: bool) -> subprocess.Popen[bytes]:
+    """Start the writer where the gateway's own modules are found, in a session that no terminal can interrupt."""
+    folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "upstack.core.store.writer",
+            path,
+            str(descriptor),
+            str(lock_wait),
+            "1" if recover else "0",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+    )

@@ -1,0 +1,131 @@
+"""A receipt as a row of a table, and back.
+
+A row is flat: what a database binds as it is. The contents (request and answer) travel and are kept apart from it.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from upstack.core.types import Attempt, Receipt, Usage
+
+Row = tuple[Any, ...]  # the values of COLUMNS
+Content = tuple[bytes | None, bytes | None]  # request, answer
+
+COLUMNS = (
+    "id",
+    "created_at",
+    "state",
+    "model",
+    "task",
+    "strategy",
+    "why",
+    "route",
+    "stream",
+    "status",
+    "error",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_picodollars",
+    "first_byte_s",
+    "duration_s",
+    "attempts",
+    "capture",
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[Attempt, ...]).decode
+_NO_USAGE = (None, None, None, None, None)
+
+
+def to_row(receipt: Receipt) -> Row:
+    """Flatten a receipt: times become text, attempts JSON. OverflowError or ValueError where a number is absurd."""
+    try:
+        attempts = _encode(receipt.attempts).decode()
+    except UnicodeEncodeError:
+        attempts = _encode(clean(msgspec.to_builtins(receipt.attempts))).decode()
+    usage = receipt.usage
+    return (
+        receipt.id,
+        _moment(receipt.created_at),
+        receipt.state,
+        receipt.model,
+        receipt.task,
+        receipt.strategy,
+        receipt.why,
+        receipt.route,
+        1 if receipt.stream else 0,
+        receipt.status,
+        receipt.error,
+        *(
+            _NO_USAGE
+            if usage is None
+            else (
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cached_input_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
+            )
+        ),
+        receipt.cost_picodollars,
+        receipt.first_byte_s,
+        receipt.duration_s,
+        attempts,
+        receipt.capture,
+    )
+
+
+def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
+    """Rebuild the receipt that `to_row` flattened."""
+    usage = None if row[11] is None else Usage(*row[11:16])
+    return Receipt(
+        id=row[0],
+        created_at=datetime.fromisoformat(row[1]).timestamp(),
+        state=row[2],
+        model=row[3],
+        task=row[4],
+        strategy=row[5],
+        why=row[6],
+        route=row[7],
+        stream=bool(row[8]),
+        status=row[9],
+        error=row[10],
+        first_byte_s=row[17],
+        duration_s=row[18],
+        usage=usage,
+        cost_picodollars=row[16],
+        attempts=_decode(row[19]),
+        capture=row[20],
+        request=content[0],
+        answer=content[1],
+    )
+
+
+def _moment(seconds: float) -> str:
+    second, microseconds = divmod(int(seconds * 1_000_000 + 0.5), 1_000_000)
+    return f"{_second(second)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def clean(value: Any) -> Any:
+    r"""Replace lone surrogates, which UTF-8 cannot hold, by their escape (`\ud800`), in containers too."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(clean(item) for item in value)
+    return value

@@ -1,0 +1,123 @@
+"""The process that writes the ledger: `python -m upstack.core.store.writer PATH FD WAIT RECOVER`.
+
+A process and not a thread, so that it never holds up the gateway's event loop. It reads batches from the socket FD and
+ends when that ends: after the gateway is gone, killed or not, it still writes what had been sent. Signals from a
+terminal or a service manager reach it too, hence it ignores them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+
+from upstack.core.errors import LedgerError
+from upstack.core.store.frames import ALL_WRITTEN, LENGTH, decode_batch, frame
+from upstack.core.store.sqlite import SqliteLedger, cannot_open
+
+_BUFFER_BYTES = 256 * 1024
+_LOCK_POLL_S = 0.02
+
+
+class Inbox:
+    """Reads frames from a blocking socket into one buffer that is used again."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray(_BUFFER_BYTES)
+
+    def read(self) -> memoryview | None:
+        """Return the next message, good until the next call; None at the end, a half message included."""
+        have = self._fill(memoryview(self._buffer), 0, LENGTH.size)
+        if have < LENGTH.size:
+            return None
+        end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
+        buffer = self._buffer
+        if end > len(buffer):  # a large content: a buffer of its own, given back after it
+            buffer = bytearray(end)
+            buffer[:have] = memoryview(self._buffer)[:have]
+        view = memoryview(buffer)
+        if self._fill(view, have, end) < end:
+            return None
+        return view[LENGTH.size : end]  # the gateway sends the next only after the answer, so nothing comes behind it
+
+    def _fill(self, view: memoryview, have: int, need: int) -> int:
+        while have < need:
+            try:
+                got = self._connection.recv_into(view[have:])
+            except ConnectionResetError:  # the gateway was killed with an answer unread
+                got = 0
+            if not got:
+                break
+            have += got
+        return have
+
+
+def lock(path: str, wait: float) -> int:
+    """Take the ledger for this process alone, waiting up to `wait` seconds for a writer that is finishing.
+
+    Returns the descriptor that holds the lock. LedgerError when another gateway keeps it.
+    """
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerError(cannot_open(path, error)) from None
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                raise LedgerError(
+                    f"the ledger {path} is in use by another gateway (its writer is process {holder}); "
+                    "stop that one, or give this one a file of its own in server.ledger"
+                ) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            with contextlib.suppress(OSError):  # a full disk; the lock holds, only the hint is missing
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            return descriptor
+
+
+def serve(connection: socket.socket, ledger: SqliteLedger) -> None:
+    """Record batch after batch until the gateway has gone."""
+    inbox = Inbox(connection)
+    while (message := inbox.read()) is not None:
+        failures = ledger.record(decode_batch(message))
+        _say(connection, frame(failures) if failures else ALL_WRITTEN)
+
+
+def _say(connection: socket.socket, message: bytes | bytearray) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the gateway is gone; its batches are not
+        connection.sendall(message)
+
+
+def main(path: str, descriptor: str, wait: str, recover: str) -> int:
+    """Run the writer; the arguments are those of the command line."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(descriptor))
+    try:
+        lock(path, float(wait))
+        ledger = SqliteLedger(path)
+        if recover == "1":
+            ledger.recover()
+    except LedgerError as error:
+        _say(connection, frame(error.message))
+        return 1
+    _say(connection, frame(None))
+    gc.disable()  # a batch makes many objects and no cycles
+    serve(connection, ledger)
+    ledger.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""The frozen values that cross layers. Objects with behaviour do not.
+
+Those made for every request are `gc=False`: they hold no cycles, and the collector need not look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Picodollars = int  # 1 USD = 10**12; a price of 1 USD per million tokens is 1,000,000 a token
+Capture = Literal["full", "hash", "none"]
+Strategy = Literal["fallback", "single"]
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Tokens an attempt used. Cached and reasoning tokens are *parts* of input and output, not additions."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0  # part of input_tokens, read from the provider's prompt cache
+    cache_write_tokens: int = 0  # part of input_tokens, written to the provider's prompt cache
+    reasoning_tokens: int = 0  # part of output_tokens
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Prices from one number of input tokens on, in picodollars per token.
+
+    A kind without a price of its own costs what `input` (cached, cache write) or `output` (reasoning) costs.
+    """
+
+    input: Picodollars
+    output: Picodollars
+    cached_input: Picodollars | None = None
+    cache_write: Picodollars | None = None
+    reasoning: Picodollars | None = None
+    request: Picodollars = 0  # flat, per request
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What a route costs. `tiers` are (input tokens above which it applies, rates), ascending, first at 0."""
+
+    version: str  # what a receipt names, e.g. "genai-prices 0.2.3 openai/gpt-4o 8c1f..." or "config 71ab..."
+    tiers: tuple[tuple[int, Rates], ...]
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Limits of one attempt, in seconds."""
+
+    connect: float = 10.0
+    first_byte: float = 120.0  # from the request sent to the first byte of the answer's body
+    between_bytes: float = 60.0
+    total: float = 900.0
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """How a provider's certificate is checked, and which one is shown to it. Paths of PEM files."""
+
+    ca_bundle: str | None = None  # in place of the system's authorities
+    client_cert: str | None = None
+    client_key: str | None = None
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """A supplier of tokens, ready to be called."""
+
+    name: str
+    backend: str  # "openai" (any OpenAI-compatible URL) or "replay"
+    base_url: str
+    headers: tuple[tuple[tuple[str, str], ...], ...] = ((),)  # per credential: header name and *secret* value
+    chat_path: str = "/chat/completions"  # may hold {model}
+    query: tuple[tuple[str, str], ...] = ()
+    timeouts: Timeouts = Timeouts()
+    tls: Tls = Tls()
+    usage_in_stream: bool = True  # understands stream_options.include_usage
+    catalog: str | None = None  # the provider's name in the price list, where it differs; "": it has none there
+
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"Provider(name={self.name!r}, base_url={self.base_url!r})"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One way to get an answer."""
+
+    name: str  # as a caller may name it: "cheap" or "openai/gpt-5"
+    provider: Provider
+    model: str  # as the provider names it
+    version: str  # the behaviour version: what evidence belongs to
+    price: Price | None = None  # None: unknown, never 0
+    residency: str | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A route with one of its provider's credentials; `key` is what health is kept under."""
+
+    route: Route
+    credential: int
+    key: str  # "cheap" or "cheap#1" for the second credential
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A recurring kind of request."""
+
+    name: str
+    routes: tuple[str, ...]  # fallback order
+    reference: str | None = None
+    strategy: Strategy = "fallback"
+    capture: Capture = "full"
+    residency: tuple[str, ...] = ()  # empty: anywhere
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """One request, as the dialect read it. `fields` are the top-level members of its body, values untouched."""
+
+    model: str
+    stream: bool
+    wants_usage: bool  # asked for usage at the end of its stream
+    fields: Mapping[str, msgspec.Raw]
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # those of the caller's that may go upstream
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """The ordered attempts for one request, and why these."""
+
+    model: str  # as the caller named it
+    task: str | None
+    strategy: Strategy
+    targets: tuple[Target, ...]
+    retries: int  # attempts after the first pass over the targets
+    capture: Capture
+    why: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """The immutable picture a decision reads; swapped whole, never changed in place."""
+
+    generation: int  # of the configuration
+    providers: Mapping[str, Provider]
+    routes: Mapping[str, Route]
+    tasks: Mapping[str, Task]
+    plans: Mapping[str, Plan]  # by what a caller may name: the plan when every target is well
+    resting: Mapping[str, float] = {}  # target key -> monotonic seconds until which it rests
+    capture: Capture = "full"
+    retries: int = 2
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """What came of asking one route once. Times in seconds."""
+
+    route: str
+    provider: str
+    model: str
+    version: str
+    credential: int
+    status: int | None  # HTTP status, None where none came
+    failure: str | None  # None: it answered
+    started_s: float  # after the request came in
+    first_byte_s: float | None  # after the attempt started
+    duration_s: float
+    usage: Usage | None = None
+    price_version: str | None = None
+    cost_picodollars: Picodollars | None = None
+
+
+ReceiptState = Literal["answered", "truncated", "failed", "cancelled", "open"]
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """The durable record of one request."""
+
+    id: str
+    created_at: float  # Unix seconds
+    state: ReceiptState
+    model: str  # as the caller named it
+    task: str | None
+    strategy: Strategy
+    why: str
+    route: str | None  # the one that answered
+    stream: bool
+    status: int  # HTTP status the caller saw
+    error: str | None  # code of what went wrong
+    first_byte_s: float | None
+    duration_s: float
+    usage: Usage | None
+    cost_picodollars: Picodollars | None  # all attempts; None where one that may have cost has no known price or usage
+    attempts: tuple[Attempt, ...]
+    capture: Capture
+    request: bytes | None = None  # the caller's body; a salted digest under capture = "hash"
+    answer: bytes | None = None  # the answer as one chat completion, streamed or not

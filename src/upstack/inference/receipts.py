@@ -1,0 +1,80 @@
+"""From attempts to the receipt of a request. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from upstack.core.types import Attempt, Capture, Picodollars, Plan, Receipt, ReceiptState, Request
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """How a request ended. Times in seconds after it came in."""
+
+    state: ReceiptState
+    status: int  # HTTP status the caller saw
+    duration_s: float
+    error: str | None = None
+    first_byte_s: float | None = None
+    answer: bytes | None = None
+
+
+def finish(
+    receipt_id: str,
+    created_at: float,
+    request: Request,
+    plan: Plan,
+    attempts: Sequence[Attempt],
+    ending: Ending,
+    salt: bytes = b"",
+) -> Receipt:
+    """Make the receipt; `salt` goes into the digests of `capture = "hash"`.
+
+    The cost is the sum over all attempts, or None where one that may be billed has no known price or usage. The usage
+    is that of the attempt that was served.
+    """
+    served = attempts[-1] if attempts and ending.state in {"answered", "truncated", "cancelled"} else None
+    capture = plan.capture
+    return Receipt(
+        id=receipt_id,
+        created_at=created_at,
+        state=ending.state,
+        model=request.model,
+        task=plan.task,
+        strategy=plan.strategy,
+        why=plan.why if len(attempts) < 2 else f"{plan.why}; {_story(attempts)}",
+        route=served.route if served is not None else None,
+        stream=request.stream,
+        status=ending.status,
+        error=ending.error,
+        first_byte_s=ending.first_byte_s,
+        duration_s=ending.duration_s,
+        usage=served.usage if served is not None else None,
+        cost_picodollars=total_cost(attempts),
+        attempts=tuple(attempts),
+        capture=capture,
+        request=request.body if capture == "full" else _digest(request.body, capture, salt),
+        answer=ending.answer if capture == "full" else _digest(ending.answer, capture, salt),
+    )
+
+
+def total_cost(attempts: Sequence[Attempt]) -> Picodollars | None:
+    """Sum the costs of `attempts`; unknown plus anything is unknown."""
+    total = 0
+    for attempt in attempts:
+        if attempt.cost_picodollars is None:
+            return None
+        total += attempt.cost_picodollars
+    return total
+
+
+def _story(attempts: Sequence[Attempt]) -> str:
+    return ", then ".join(f"{attempt.route} {attempt.failure or 'answered'}" for attempt in attempts)
+
+
+def _digest(content: bytes | None, capture: Capture, salt: bytes) -> bytes | None:
+    if content is None or capture == "none":
+        return None
+    return b"sha256:%b:%b" % (salt.hex().encode(), hashlib.sha256(salt + content).hexdigest().encode())

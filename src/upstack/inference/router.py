@@ -1,0 +1,111 @@
+"""The decision: which routes, in which order, for one request. Pure: no I/O, no clock, no randomness of its own."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+from msgspec.structs import replace
+
+from upstack.core.errors import RequestError
+from upstack.core.types import Capture, Plan, Request, Route, State, Target, Task
+
+
+def decide(request: Request, state: State, now: float, rng: random.Random) -> Plan:
+    """Choose the plan for `request`; `now` is monotonic seconds.
+
+    A route's targets (one per credential) are shuffled, so that load spreads over them. Targets that rest come last,
+    soonest first: they are asked only when everything else failed. Raises RequestError (404) for an unknown model.
+    """
+    plan = state.plans.get(request.model)
+    if plan is None:
+        raise unknown_model(request.model, state)
+    if len(plan.targets) == 1:
+        return plan
+    targets = _spread(plan.targets, rng)
+    if state.resting:
+        targets = _rested_last(targets, state.resting, now)
+        if state.resting.get(targets[0].key, 0.0) > now:
+            return replace(plan, targets=targets, why=f"{plan.why}; all of them rest after failures")
+        if targets[0].route.name != plan.targets[0].route.name:
+            return replace(plan, targets=targets, why=f"{plan.why}; {plan.targets[0].route.name} rests after failures")
+    return replace(plan, targets=targets) if targets is not plan.targets else plan
+
+
+def route_plan(route: Route, *, retries: int, capture: Capture) -> Plan:
+    """Lay out the plan of a route asked for by name."""
+    return Plan(
+        model=route.name,
+        task=None,
+        strategy="single",
+        targets=targets_of(route),
+        retries=retries,
+        capture=capture,
+        why=f"the caller asked for {route.name}",
+    )
+
+
+def task_plan(task: Task, routes: Mapping[str, Route], *, retries: int) -> Plan:
+    """Lay out the plan of a task: its routes in the configured order, those its residency forbids left out."""
+    allowed = [routes[name] for name in task.routes if permits(task, routes[name])]
+    if task.strategy == "single":
+        allowed = allowed[:1]
+    order = ", then ".join(route.name for route in allowed)
+    return Plan(
+        model=f"task/{task.name}",
+        task=task.name,
+        strategy=task.strategy,
+        targets=tuple(target for route in allowed for target in targets_of(route)),
+        retries=retries,
+        capture=task.capture,
+        why=f"task {task.name}: {order}, in the configured order, nothing certified",
+    )
+
+
+def permits(task: Task, route: Route) -> bool:
+    """Say whether the task's residency allows the route."""
+    return not task.residency or route.residency in task.residency
+
+
+def targets_of(route: Route) -> tuple[Target, ...]:
+    """One target per credential of the route's provider."""
+    several = len(route.provider.headers) > 1
+    return tuple(
+        Target(route=route, credential=index, key=f"{route.name}#{index}" if several else route.name)
+        for index in range(len(route.provider.headers))
+    )
+
+
+def unknown_model(name: str, state: State) -> RequestError:
+    """Build the error for a model nobody serves, listing near names."""
+    known = sorted(state.plans)
+    near = difflib.get_close_matches(name[:200], known, 3, 0.5)
+    if near:
+        hint = "did you mean " + " or ".join(f"'{found}'" for found in near) + "?"
+    elif known:
+        hint = "known: " + ", ".join(f"'{found}'" for found in known[:5]) + (" ..." if len(known) > 5 else "")
+    else:
+        hint = "nothing is configured: `upstack doctor` says what was found"
+    providers = ", ".join(sorted(state.providers)[:8])
+    prefix = f" 'PROVIDER/MODEL' works for: {providers}." if providers and "/" not in name else ""
+    shown = name if len(name) <= 100 else name[:100] + "..."
+    return RequestError(
+        f"The model '{shown}' does not exist here; {hint}{prefix}", status=404, code="model_not_found", param="model"
+    )
+
+
+def _spread(targets: tuple[Target, ...], rng: random.Random) -> tuple[Target, ...]:
+    if not any(target.credential for target in targets):
+        return targets
+    spread: list[Target] = []
+    for _, group in groupby(targets, key=lambda target: target.route.name):
+        credentials = list(group)
+        rng.shuffle(credentials)
+        spread += credentials
+    return tuple(spread)
+
+
+def _rested_last(targets: Iterable[Target], resting: Mapping[str, float], now: float) -> tuple[Target, ...]:
+    return tuple(sorted(targets, key=lambda target: max(resting.get(target.key, 0.0), now)))

@@ -1,0 +1,94 @@
+"""The command line's manners: help, exit codes, and errors of one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import upstack
+from tests.cli.calling import Terminal, call
+
+COMMANDS = ["ask", "demo", "doctor", "reload", "routes", "serve", "tasks", "why"]
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    """`upstack --help` is where everything is found."""
+    done = call("--help", cwd=tmp_path)
+    assert done.code == 0
+    assert all(f" {name} " in done.out for name in COMMANDS)
+    assert "\x1b" not in done.out
+
+
+def test_no_command_shows_the_help(tmp_path: Path) -> None:
+    """Called with nothing it explains itself, and says by its exit code that this was no use."""
+    done = call(cwd=tmp_path)
+    assert done.code == 2
+    assert "Commands" in done.out + done.err
+
+
+def test_the_version_is_the_package_s(tmp_path: Path) -> None:
+    """`--version` prints the version alone."""
+    assert call("--version", cwd=tmp_path).out == f"{upstack.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rout"], ["rout", "routes", "upstack --help"]),
+        (["routes", "--jsn"], ["--jsn", "--json", "routes --help"]),
+        (["ask"], ["QUESTION", "ask --help"]),
+        (["serve", "--port", "70000"], ["70000", "--port"]),
+        (["demo", "--prices", "x.toml"], ["--prices goes with --traffic"]),
+        (["ask", "  "], ["the question is empty"]),
+        (["ask", "--url", "ftp://x", "hi"], ["--url", "http://127.0.0.1:4000"]),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_code_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    """The line names what was wrong and where to read on."""
+    call(*arguments, cwd=tmp_path).failed(2, *words)
+
+
+BROKEN = {
+    "an unknown key": ("[server]\nprot = 4000\n", ["server.prot", "did you mean `port`?", "Allowed here"]),
+    "no TOML": ("[server\n", ["upstack.toml", "not TOML"]),
+    "a route nobody has": ('[tasks.t]\ncandidates = ["opnai/gpt"]\n', ["tasks.t.candidates[0]", "openai"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [(command, "an unknown key") for command in ("serve", "ask hi", "why last", "reload")]
+    + [("routes", kind) for kind in BROKEN if kind != "an unknown key"],
+)
+def test_a_broken_configuration_is_one_line_and_code_2(tmp_path: Path, command: str, kind: str) -> None:
+    """Whoever reads the configuration says what is wrong with it, and what was probably meant."""
+    content, words = BROKEN[kind]
+    (tmp_path / "upstack.toml").write_text(content)
+    call(*command.split(), cwd=tmp_path).failed(2, *words)
+
+
+@pytest.mark.parametrize("command", ["tasks", "doctor"])
+def test_a_configuration_that_is_not_there_is_said(tmp_path: Path, command: str) -> None:
+    """A file that was named must exist; only the default one may be missing."""
+    call(*command.split(), "--config", "other.toml", cwd=tmp_path).failed(2, "other.toml", "no such file")
+
+
+def test_a_message_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    """Control characters of a name are shown as escapes."""
+    call("ask", "--url", "\x1b[2J", "hi", cwd=tmp_path).failed(2, "\\x1b[2J")
+
+
+def test_a_narrow_terminal_has_no_line_that_is_too_long(tmp_path: Path) -> None:
+    """At 80 columns nothing is cut off or wrapped by the terminal."""
+    (tmp_path / "upstack.toml").write_text(
+        '[server]\nport = 1\n[providers.a-rather-long-name]\nbase_url = "http://127.0.0.1:9/v1"\nauth = "none"\n'
+        '[routes.onsite]\nmodel = "a-rather-long-name/and-a-model-that-is-longer-than-any-line-of-a-table-should-be"\n'
+        'residency = "onsite"\n[tasks.sort]\ncandidates = ["onsite"]\n'
+    )
+    for command in (["routes"], ["tasks"], ["doctor", "--offline"]):
+        with Terminal(*command, cwd=tmp_path) as terminal:
+            terminal.end()
+            assert terminal.plain.strip()
+            assert max(len(line.rstrip()) for line in terminal.plain.splitlines()) <= 80, terminal.plain

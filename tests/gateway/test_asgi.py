@@ -1,0 +1,121 @@
+"""The decision core is free of transport: the same gateway under plain ASGI, without uvicorn and its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.gateway.serving import chat
+from upstack.application.gateway.app import build_app
+from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.state import build_state
+from upstack.core.clock import SystemClock
+from upstack.core.config import Config, ProviderConfig, TaskConfig
+from upstack.core.store.client import LedgerClient
+from upstack.core.store.ids import ReceiptIds
+from upstack.core.types import Receipt
+from upstack.foundation.backends.openai import OpenAIBackend
+from upstack.testing import EchoProvider, Fault, FlakyProvider
+
+
+async def never() -> int:
+    """Nothing reloads here."""
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def asgi(folder: Path, **urls: str) -> AsyncIterator[tuple[httpx2.AsyncClient, Gateway]]:
+    """A client that calls the application directly, and the gateway behind it."""
+    config = Config(
+        providers={name: ProviderConfig(base_url=url, auth="none") for name, url in urls.items()},
+        tasks={"t": TaskConfig(candidates=tuple(f"{name}/m" for name in urls))},
+    )
+    ledger = LedgerClient(folder / "upstack.db")
+    await ledger.start()
+    backend = OpenAIBackend()
+    gateway = Gateway(
+        config,
+        build_state(config, {}, 1),
+        ledger,
+        {"openai": backend},
+        clock=SystemClock(),
+        new_id=ReceiptIds(),
+        rng=random.Random(1),
+    )
+    transport = httpx2.ASGITransport(build_app(gateway, never), raise_app_exceptions=False)
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            yield client, gateway
+    finally:
+        await backend.close()
+        await ledger.close()
+
+
+async def receipt_of(gateway: Gateway, answer: httpx2.Response) -> Receipt:
+    """The receipt an answer names."""
+    found = await gateway.ledger.get(answer.headers["x-upstack-receipt"])
+    assert found is not None
+    return found
+
+
+def test_plain_and_streamed_answers(tmp_path: Path) -> None:
+    """Both kinds are answered and recorded as on the hot path."""
+
+    async def run() -> None:
+        async with asgi(tmp_path, echo=echo.base_url) as (client, gateway):
+            plain = await client.post("/v1/chat/completions", json=chat("task/t", "hello"))
+            assert plain.json()["choices"][0]["message"]["content"] == "hello"
+            assert (await receipt_of(gateway, plain)).state == "answered"
+            stream = await client.post("/v1/chat/completions", json=chat("task/t", "hello", stream=True))
+            assert stream.text.endswith("data: [DONE]\n\n")
+            assert (await receipt_of(gateway, stream)).stream
+
+    with EchoProvider() as echo:
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", [Fault.STATUS_500, Fault.RESET_BEFORE_HEADERS, Fault.MALFORMED_JSON])
+def test_fail_over(tmp_path: Path, fault: Fault) -> None:
+    """A broken first route is failed over from unseen, and the receipt tells of both attempts."""
+
+    async def run() -> None:
+        async with asgi(tmp_path, broken=broken.base_url, echo=echo.base_url) as (client, gateway):
+            answer = await client.post("/v1/chat/completions", json=chat("task/t", "hello"))
+            assert answer.status_code == 200
+            receipt = await receipt_of(gateway, answer)
+            assert [attempt.route for attempt in receipt.attempts] == ["broken/m", "echo/m"]
+            assert receipt.attempts[0].failure is not None
+
+    with FlakyProvider(fault) as broken, EchoProvider() as echo:
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (
+            lambda client: client.post(
+                "/v1/chat/completions", content=b"{", headers={"content-type": "application/json"}
+            ),
+            400,
+        ),
+        (lambda client: client.post("/v1/chat/completions", content=b"{}"), 415),
+        (lambda client: client.get("/v1/chat/completions"), 405),
+    ],
+)
+def test_bad_requests(tmp_path: Path, send: Callable[[httpx2.AsyncClient], object], status: int) -> None:
+    """The same 4xx as on the hot path."""
+
+    async def run() -> None:
+        async with asgi(tmp_path, echo="http://127.0.0.1:9/v1") as (client, _):
+            answer = await send(client)  # type: ignore[misc]
+            assert answer.status_code == status
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+
+    asyncio.run(run())

@@ -1,0 +1,197 @@
+"""Reload, drain, callers that leave or do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+
+from tests.gateway.serving import Serving, chat, provider
+from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider
+
+
+def config_of(echo: EchoProvider, order: str = '"a/m", "b/m"') -> str:
+    """Two providers and a task over them."""
+    tables = provider("a", echo.base_url) + provider("b", echo.base_url)
+    return f"[tasks.t]\ncandidates = [{order}]\n{tables}"
+
+
+def test_100_reloads_under_load_fail_nothing(tmp_path: Path) -> None:
+    """The state is swapped by signal, file change and command a hundred times while requests flow: none fails."""
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        with httpx2.Client(timeout=30) as session:
+            while not stop.is_set():
+                answer = session.post(f"{serving.url}/v1/chat/completions", json=chat("task/t"))
+                statuses.append(answer.status_code)
+
+    with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(100):
+            order = '"b/m", "a/m"' if number % 2 else '"a/m", "b/m"'
+            serving.config.write_text(config_of(echo, order))
+            if number % 3:
+                serving.process.send_signal(signal.SIGHUP)
+            else:
+                answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
+                assert answer.status_code == 200
+            time.sleep(0.01)
+        while len(statuses) < 2000:
+            time.sleep(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        generation = int(serving.get("/metrics").text.split("\nupstack_config_generation ")[1].split(".")[0])
+    assert set(statuses) == {200}
+    assert generation > 80
+
+
+def test_a_broken_file_is_refused_and_the_old_state_stays(tmp_path: Path) -> None:
+    """A reload that fails says why, at the command and in the log, and changes nothing."""
+    with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
+        serving.config.write_text(config_of(echo) + "\n[server]\nprot = 1\n")
+        answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"})
+        assert answer.status_code == 422
+        assert "server.prot" in answer.json()["error"]["message"]
+        assert "`port`" in answer.json()["error"]["message"]
+        deadline = time.monotonic() + 5
+        serving.process.send_signal(signal.SIGHUP)
+        while "NOT reloaded" not in serving.log and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "NOT reloaded" in serving.log
+        assert serving.post(chat("task/t")).status_code == 200
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    """Nobody need say that the file has changed."""
+    with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
+        serving.config.write_text(config_of(echo) + '[tasks.new]\nreference = "a/m"\n')
+        deadline = time.monotonic() + 5
+        while serving.post(chat("task/new")).status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert serving.post(chat("task/new")).status_code == 200
+
+
+def test_reload_needs_the_admin_header(tmp_path: Path) -> None:
+    """A page in a browser cannot trigger a reload."""
+    with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
+        assert httpx2.post(f"{serving.url}/admin/reload").status_code == 403
+
+
+def test_sigterm_drains(tmp_path: Path) -> None:
+    """Told to stop, it turns unready, refuses new requests, lets a stream finish, flushes receipts and exits with 0."""
+    answer = Answer("one two three four", chunks=("one ", "two ", "three ", "four"), between_chunks_s=0.3)
+    with ScriptedProvider(lambda _: answer) as slow, Serving(tmp_path, provider("slow", slow.base_url)) as serving:
+
+        async def run() -> None:
+            async with RawClient(serving.port) as streaming, RawClient(serving.port) as other:
+                await streaming.post(chat("slow/m", stream=True))
+                await asyncio.sleep(0.4)
+                serving.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.1)
+                await other.send(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert (await other.read()).status == 503
+                refused = await other.ask(chat("slow/m"))
+                assert refused.json()["error"]["code"] == "draining"
+                whole = await streaming.read()
+                assert whole.text == "one two three four"
+                assert whole.events[-1] == b"[DONE]"
+
+        asyncio.run(run())
+        assert serving.process.wait(10) == 0
+        assert serving.rows("select state from receipts") == [("answered",)]
+
+
+def test_a_drain_that_takes_too_long_ends_streams_with_an_error(tmp_path: Path) -> None:
+    """What is still under way at the limit gets an error event and a truncated receipt, never a clean end."""
+    answer = Answer("x", chunks=("x ",) * 200, between_chunks_s=0.1)
+    config = "[server]\ndrain = 0.3\n"
+    slow = ScriptedProvider(lambda _: answer)
+    with slow, Serving(tmp_path, config + provider("slow", slow.base_url)) as serving:
+
+        async def run() -> None:
+            async with RawClient(serving.port) as streaming:
+                await streaming.post(chat("slow/m", stream=True))
+                await asyncio.sleep(0.4)
+                serving.process.send_signal(signal.SIGTERM)
+                cut = await streaming.read()
+                assert b"error" in cut.events[-1]
+                assert b"[DONE]" not in cut.events
+
+        asyncio.run(run())
+        assert serving.process.wait(10) == 0
+        assert serving.rows("select state from receipts") == [("truncated",)]
+
+
+def test_a_drain_that_takes_too_long_answers_plain_requests_with_503(tmp_path: Path) -> None:
+    """A plain request still waited for at the limit is told so, and its attempt stands on the receipt."""
+    slow = ScriptedProvider(lambda _: Answer("x", first_byte_delay_s=30.0))
+    with slow:
+        config = "[server]\ndrain = 0.3\n" + provider("slow", slow.base_url).replace(
+            "first_byte = 1", "first_byte = 20"
+        )
+        with Serving(tmp_path, config) as serving:
+
+            async def run() -> None:
+                async with RawClient(serving.port) as caller:
+                    await caller.post(chat("slow/m"))
+                    await asyncio.sleep(0.4)
+                    serving.process.send_signal(signal.SIGTERM)
+                    answer = await caller.read()
+                    assert (answer.status, answer.json()["error"]["code"]) == (503, "gateway_stopping")
+
+            asyncio.run(run())
+            assert serving.process.wait(10) == 0
+            [(state, cost, attempts)] = serving.rows("select state, cost_picodollars, attempts from receipts")
+            assert (state, cost) == ("failed", None), "the provider may bill it"
+            assert "gateway_stopping" in attempts
+
+
+def test_a_caller_that_leaves_cancels_the_provider(tmp_path: Path) -> None:
+    """Within a second of the hang-up the provider's connection is gone, and the receipt says so."""
+    stream = Answer("x", chunks=("x ",) * 500, between_chunks_s=0.05)
+    plain = Answer("x", first_byte_delay_s=10.0)
+    with ScriptedProvider(lambda request: stream if request.stream else plain) as slow:
+        serving = Serving(tmp_path, provider("slow", slow.base_url, "").replace("first_byte = 1", "first_byte = 20"))
+
+        async def run(*, stream: bool) -> None:
+            async with RawClient(serving.port) as caller:
+                await caller.post(chat("slow/m", stream=stream))
+                await asyncio.sleep(0.4)
+            left = time.monotonic()
+            while slow.open_connections and time.monotonic() < left + 1:
+                await asyncio.sleep(0.01)
+            assert not slow.open_connections
+
+        with serving:
+            asyncio.run(run(stream=True))
+            asyncio.run(run(stream=False))
+            time.sleep(0.3)
+            assert serving.rows("select state, error from receipts") == [("cancelled", "client_gone")] * 2
+            assert serving.get("/metrics").text.count("upstack_in_flight 0.0") == 1
+
+
+def test_a_caller_that_does_not_read_holds_the_provider_back(tmp_path: Path) -> None:
+    """Of 200 MB pushed at a caller that does not read, less than 32 MB are pulled, and its hang-up cancels the rest."""
+    with FloodProvider(200.0) as flood, Serving(tmp_path, provider("flood", flood.base_url)) as serving:
+
+        async def run() -> int:
+            async with RawClient(serving.port, receive_buffer=64 * 1024) as caller:
+                await caller.post(chat("flood/m", stream=True))
+                await asyncio.sleep(1.5)
+                pulled = flood.bytes_accepted
+            left = time.monotonic()
+            while flood.open_connections and time.monotonic() < left + 1:
+                await asyncio.sleep(0.01)
+            assert not flood.open_connections
+            return pulled
+
+        assert asyncio.run(run()) < 32 * 1024 * 1024

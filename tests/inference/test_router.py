@@ -1,0 +1,99 @@
+"""The router's decisions."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from upstack.core.errors import RequestError
+from upstack.core.types import Plan, Provider, Request, Route, State, Target, Task
+from upstack.inference.router import decide, permits, route_plan, task_plan
+
+
+def make_route(name: str, *, keys: int = 1, residency: str | None = None) -> Route:
+    """A route of a provider with `keys` credentials."""
+    headers = tuple((("authorization", f"Bearer {index}"),) for index in range(keys))
+    provider = Provider(name.split("/", maxsplit=1)[0], "openai", "http://127.0.0.1:1/v1", headers=headers)
+    return Route(name, provider, name.rsplit("/", maxsplit=1)[-1], "v1", None, residency)
+
+
+def make_state(*routes: Route, task: Task | None = None, resting: dict[str, float] | None = None) -> State:
+    """A state of these routes, each reachable by name, and of one task."""
+    named = {route.name: route for route in routes}
+    plans: dict[str, Plan] = {name: route_plan(route, retries=2, capture="full") for name, route in named.items()}
+    if task is not None:
+        plans[f"task/{task.name}"] = task_plan(task, named, retries=2)
+    return State(1, {}, named, {task.name: task} if task else {}, plans, resting or {})
+
+
+def ask(model: str) -> Request:
+    """A request for `model`."""
+    return Request(model, stream=False, wants_usage=False, fields={"model": msgspec.Raw(b'"x"')}, body=b"{}")
+
+
+def keys(targets: tuple[Target, ...]) -> list[str]:
+    """What the plan will ask, in order."""
+    return [target.key for target in targets]
+
+
+TASK = Task("triage", ("a/small", "b/large"), reference="b/large")
+
+
+def test_task_keeps_configured_order() -> None:
+    """A task's routes are asked in the configured order, and the plan says that nothing is certified."""
+    state = make_state(make_route("a/small"), make_route("b/large"), task=TASK)
+    plan = decide(ask("task/triage"), state, 0.0, random.Random(1))
+    assert keys(plan.targets) == ["a/small", "b/large"]
+    assert "nothing certified" in plan.why
+
+
+def test_resting_target_goes_last_until_its_rest_is_over() -> None:
+    """A target that rests is asked last, and first again when its time is over."""
+    state = make_state(make_route("a/small"), make_route("b/large"), task=TASK, resting={"a/small": 10.0})
+    assert keys(decide(ask("task/triage"), state, 9.9, random.Random(1)).targets) == ["b/large", "a/small"]
+    assert keys(decide(ask("task/triage"), state, 10.0, random.Random(1)).targets) == ["a/small", "b/large"]
+
+
+def test_all_resting_are_still_asked_soonest_first() -> None:
+    """Where every target rests the one whose rest ends first is tried, and the plan says so."""
+    resting = {"a/small": 20.0, "b/large": 10.0}
+    state = make_state(make_route("a/small"), make_route("b/large"), task=TASK, resting=resting)
+    plan = decide(ask("task/triage"), state, 0.0, random.Random(1))
+    assert keys(plan.targets) == ["b/large", "a/small"]
+    assert "rest after failures" in plan.why
+
+
+def test_load_spreads_over_credentials() -> None:
+    """Two credentials of one provider share the load about evenly."""
+    state = make_state(make_route("a/small", keys=2))
+    rng = random.Random(7)
+    first = [decide(ask("a/small"), state, 0.0, rng).targets[0].credential for _ in range(2000)]
+    assert 900 < sum(first) < 1100
+
+
+def test_decision_is_deterministic_given_its_inputs() -> None:
+    """The same request, state, time and generator give the same plan."""
+    state = make_state(make_route("a/small", keys=5))
+    once, again = (decide(ask("a/small"), state, 1.0, random.Random(3)) for _ in range(2))
+    assert once == again
+
+
+def test_unknown_model_lists_near_names() -> None:
+    """A misspelt model is a 404 that names what was probably meant."""
+    state = make_state(make_route("openai/gpt-4o"), make_route("cheap"))
+    with pytest.raises(RequestError, match="openai/gpt-4o") as caught:
+        decide(ask("openai/gpt-4"), state, 0.0, random.Random(1))
+    assert caught.value.status == 404
+    assert caught.value.code == "model_not_found"
+
+
+def test_residency_leaves_routes_out() -> None:
+    """A task with a residency is never planned on a route without that label."""
+    onsite, cloud = make_route("a/small", residency="onsite"), make_route("b/large")
+    task = Task("triage", ("b/large", "a/small"), residency=("onsite",))
+    assert permits(task, onsite)
+    assert not permits(task, cloud)
+    state = make_state(onsite, cloud, task=task)
+    assert keys(decide(ask("task/triage"), state, 0.0, random.Random(1)).targets) == ["a/small"]
