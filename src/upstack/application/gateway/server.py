@@ -43,6 +43,8 @@ PRICE_CHECK = 60  # seconds between looks at prices that change with the hour or
 BACKLOG = 2048  # connections waiting to be accepted
 GC_THRESHOLD = (20_000, 20, 20)  # young objects of a request die by their reference counts
 GOODBYE = 3  # seconds connections may take to close once nothing is in flight
+SETTLE = 0.05  # seconds a changed configuration file must have stood still before it is read
+SETTLE_LIMIT = 5.0  # seconds it is waited for
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -158,13 +160,14 @@ class _Reloader:
         self._options = options
         self._replay = replay
         self._seen = self._stamp()
+        self._soon: asyncio.Future[None] | None = None  # a reload that has not read the file yet
 
     async def reload(self) -> int:
         """Read the file again and swap; returns the new generation. Raises ConfigError and changes nothing."""
         gateway = self._gateway
-        self._seen = self._stamp()
         try:
-            config = read_config(self._options)
+            await self._settle()
+            config = read_config(self._options)  # from here to the swap without a wait: no reload comes between
             self._keep_what_cannot_change(config)
             state = _state(config, gateway.state.generation + 1, self._replay)
         except UpstackError:
@@ -174,8 +177,9 @@ class _Reloader:
         return state.generation
 
     def reload_soon(self) -> None:
-        """Reload from a signal or the watcher: the result goes to the log."""
-        asyncio.ensure_future(self._reload_and_tell())  # noqa: RUF006 - it runs to its end without a wait
+        """Reload from a signal or the watcher: the result goes to the log. One that is about to read is enough."""
+        if self._soon is None:
+            self._soon = asyncio.ensure_future(self._reload_and_tell())
 
     def look(self) -> None:
         """Reload if the file has changed since it was last read."""
@@ -187,6 +191,21 @@ class _Reloader:
             log(f"configuration reloaded, generation {await self.reload()}")
         except UpstackError as error:
             log(f"configuration NOT reloaded, the old one stays: {error.message}")
+        finally:
+            self._soon = None
+
+    async def _settle(self) -> None:
+        """Wait until nobody is writing the file: cut between two tables it would pass for a whole one."""
+        deadline = time.monotonic() + SETTLE_LIMIT
+        while True:
+            self._seen = self._stamp()
+            await asyncio.sleep(SETTLE)
+            if self._seen == self._stamp():
+                break
+            if time.monotonic() > deadline:
+                raise ConfigError(f"{self._options.config}: still being written after {SETTLE_LIMIT:.0f} s")
+        if self._seen is not None and self._seen[1] == 0:
+            raise ConfigError(f"{self._options.config}: empty, as if cut short while it was written")
 
     def _stamp(self) -> tuple[int, int, int] | None:
         if self._options.config is None:
