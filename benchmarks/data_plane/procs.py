@@ -60,22 +60,24 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, path: str 
     raise SystemExit(f"{process.args!r} does not listen on {port}:\n{log.read_text()[-2000:]}")
 
 
-def group_pids(leader: int) -> list[int]:
-    """Every living process of the session that `leader` started."""
-    found = []
+def family(leader: int) -> list[int]:
+    """The process `leader` and all that descend from it, whatever sessions they made for themselves."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == leader:
-                    found.append(int(entry.name))
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [leader]
+    for pid in found:
+        found += children.get(pid, [])
     return found
 
 
 def cpu_seconds(leader: int) -> float:
     """User + system CPU seconds of all of them so far, from schedstat where the kernel has it (ns), else stat."""
     total = 0.0
-    for pid in group_pids(leader):
+    for pid in family(leader):
         with contextlib.suppress(OSError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 with contextlib.suppress(OSError):
@@ -91,10 +93,17 @@ def _thread_seconds(thread: Path) -> float:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def filesystem(folder: Path) -> str:
+    """The kind of the filesystem that holds `folder`, such as "ext4"."""
+    place = folder.resolve()
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max((len(point), kind) for point, kind in mounts if place.is_relative_to(point))[1]
+
+
 def memory_mb(leader: int) -> float:
     """Proportional resident memory of all of them, in MB."""
     total = 0
-    for pid in group_pids(leader):
+    for pid in family(leader):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):

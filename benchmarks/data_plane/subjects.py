@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.data_plane.procs import free_port, running
+from benchmarks.data_plane.procs import family, free_port, running
 
 ANSWER = {
     "id": "chatcmpl-0123456789",
@@ -72,6 +72,8 @@ def upstack(stack: contextlib.ExitStack, folder: Path, provider: int, receipts: 
     env = {**os.environ, "PYTHONPATH": str(Path("src").resolve())}
     command = [sys.executable, "-m", "upstack.cli", "serve", "--config", str(home / "upstack.toml")]
     pid = stack.enter_context(running(command, port, env=env, log=home / "out.log"))
+    if len(family(pid)) != 1 + (receipts == "required"):
+        raise SystemExit("the gateway's processes are not what is counted: itself and, with receipts, their writer")
     kept = "receipt durable before the answer's end" if receipts == "required" else "no receipt"
     return Subject(f"upstack, receipts {receipts}", f"routes, watches, prices, {kept}", pid, port)
 
