@@ -137,6 +137,7 @@ def _receipt(index: int, scenario: Scenario, route: str, *, state: str = "answer
         model="task/demo",
         task="demo",
         strategy="fallback",
+        plan="cheap",
         why="",
         route=route,
         stream=False,

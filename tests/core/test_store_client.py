@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -123,7 +125,7 @@ def test_a_receipt_that_waits_can_be_read(path: Path) -> None:
         async with started(path) as client:
             done, begun = make_receipt(), make_receipt(state="open", stream=True, answer=None)
             client.append(done, None)
-            client.open(begun)
+            client.open(begun, None)
             assert await client.get(done.id) == done
             assert await client.get(begun.id) == begun
             await record(client, [make_receipt()])
@@ -156,8 +158,8 @@ def test_closing_writes_what_waits(path: Path, run: Any) -> None:
     assert len(list_receipts(path, 1000)) == 500
 
 
-def test_a_full_queue_refuses_at_once_and_drops_what_nobody_waits_for(path: Path) -> None:
-    """The queue is bounded in bytes; it accepts again as soon as it has been written."""
+def test_a_full_queue_is_busy_and_drops_what_nobody_waits_for(path: Path) -> None:
+    """It is bounded in bytes by whoever asks before; a receipt that is waited for was paid for, and is kept."""
 
     async def main() -> None:
         async with started(path, limit_bytes=100_000) as client:
@@ -168,18 +170,17 @@ def test_a_full_queue_refuses_at_once_and_drops_what_nobody_waits_for(path: Path
             await asyncio.sleep(0.01)
             assert client.busy
             assert 100_000 <= client.queue_bytes < 140_000
-            (refused,) = await record(client, [make_receipt()])
-            assert refused is not None
-            assert refused.code == "ledger_busy"
-            assert refused.status == 503
+            late = asyncio.ensure_future(record(client, [make_receipt()]))
+            await asyncio.sleep(0.01)
             client.append(make_receipt(), None)
-            client.open(make_receipt(state="open"))
+            client.open(make_receipt(state="open"), None)
             assert client.dropped == 1
             os.kill(writer, signal.SIGCONT)
             assert await pending == [None] * 4
+            assert await late == [None]
             assert not client.busy
             assert await record(client, [make_receipt()]) == [None]
-            assert (client.written, client.dropped) == (5, 1)
+            assert (client.written, client.dropped) == (6, 1)
 
     uvloop.run(main())
 
@@ -203,7 +204,7 @@ def test_one_bad_receipt_fails_alone(path: Path, run: Any) -> None:
             client.append(make_receipt(status=2**70), None)
             client.append(make_receipt(duration_s=float("nan")), None)
             await record(client, [make_receipt()])
-            assert client.dropped == 2
+            assert client.dropped == 6
             assert await client.get(receipts[6].id) == receipts[6]
             odd = await client.get(receipts[5].id)
             assert odd is not None
@@ -233,7 +234,7 @@ def test_a_writer_that_is_killed_is_replaced_and_nothing_is_lost(path: Path, run
     async def main() -> None:
         async with started(path) as client:
             begun = make_receipt(state="open", stream=True)
-            client.open(begun)
+            client.open(begun, None)
             await record(client, [make_receipt()])
             first = writer_of(client)
             receipts = [make_receipt() for _ in range(200)]
@@ -344,8 +345,9 @@ def test_an_open_stream_becomes_its_receipt(path: Path) -> None:
     async def main() -> None:
         async with started(path) as client:
             receipt = make_receipt(stream=True)
-            client.open(msgspec.structs.replace(receipt, state="open", answer=None))
-            await record(client, [make_receipt()])
+            known = asyncio.get_running_loop().create_future()
+            client.open(msgspec.structs.replace(receipt, state="open", answer=None), known.set_result)
+            assert await known is None
             found = read_receipt(path, receipt.id)
             assert found is not None
             assert found.state == "open"
@@ -353,5 +355,93 @@ def test_an_open_stream_becomes_its_receipt(path: Path) -> None:
             assert read_receipt(path, receipt.id) == receipt
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT count(*) FROM openings").fetchone() == (0,)
+
+    uvloop.run(main())
+
+
+def remove(path: Path, *suffixes: str) -> None:
+    """Delete files of a ledger."""
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink()
+
+
+def test_a_ledger_whose_file_is_deleted_goes_on_in_a_new_one(path: Path) -> None:
+    """What is acknowledged after that is in the file that stands there, not in the one that is gone."""
+
+    async def main() -> None:
+        async with started(path) as client:
+            assert await record(client, [make_receipt()]) == [None]
+            remove(path, "", "-wal", "-shm")
+            receipts = [make_receipt() for _ in range(3)]
+            assert await record(client, receipts) == [None] * 3
+            assert [receipt.id for receipt in list_receipts(path, 9)] == [receipt.id for receipt in receipts[::-1]]
+
+    uvloop.run(main())
+
+
+def test_a_ledger_that_is_replaced_takes_what_comes_after(path: Path) -> None:
+    """A backup laid in its place while it is written is what receipts go to from then on."""
+
+    async def main() -> None:
+        old = make_receipt()
+        async with started(path) as client:
+            assert await record(client, [old]) == [None]
+        backup = path.with_name("backup.db")
+        shutil.copy(path, backup)
+        async with started(path) as client:
+            assert await record(client, [make_receipt()]) == [None]
+            remove(path, "-wal", "-shm")
+            backup.rename(path)
+            new = make_receipt()
+            assert await record(client, [new]) == [None]
+        assert [receipt.id for receipt in list_receipts(path, 9)] == [new.id, old.id]
+
+    uvloop.run(main())
+
+
+def test_a_ledger_that_fails_says_so_until_it_can_write_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`failing` tells those who would ask for more; it looks by itself whether that is over."""
+    monkeypatch.setattr("upstack.core.store.client._LOOK_S", 0.05)
+
+    async def main() -> None:
+        async with started(path) as client:
+            writer = writer_of(client)
+            assert client.failing is None
+            _, most = resource.prlimit(writer, resource.RLIMIT_FSIZE)
+            resource.prlimit(writer, resource.RLIMIT_FSIZE, (0, most))
+            (error,) = await record(client, [make_receipt()])
+            assert error is not None
+            assert client.failing == error.message
+            opening = asyncio.get_running_loop().create_future()
+            client.open(make_receipt(state="open", stream=True), opening.set_result)
+            assert await opening is not None
+            await asyncio.sleep(0.2)
+            assert client.failing is not None
+            resource.prlimit(writer, resource.RLIMIT_FSIZE, (most, most))
+            while client.failing is not None:
+                await asyncio.sleep(0.01)
+            assert client.dropped == 1
+            assert writer_of(client) == writer
+
+    uvloop.run(main())
+
+
+def test_a_writer_that_hangs_is_noticed_and_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the ledger is failing, then there is another writer, and what waited is recorded."""
+    monkeypatch.setattr("upstack.core.store.client._LOOK_S", 0.02)
+    monkeypatch.setattr("upstack.core.store.client._SLOW_S", 0.1)
+    monkeypatch.setattr("upstack.core.store.client._STUCK_S", 0.5)
+
+    async def main() -> None:
+        async with started(path) as client:
+            hung = writer_of(client)
+            os.kill(hung, signal.SIGSTOP)
+            pending = asyncio.ensure_future(record(client, [make_receipt()]))
+            while client.failing is None:
+                await asyncio.sleep(0.01)
+            assert "has not answered" in client.failing
+            assert await pending == [None]
+            assert writer_of(client) != hung
+            assert client.failing is None
 
     uvloop.run(main())

@@ -43,7 +43,7 @@ def gateway(path: str, acknowledged: str) -> None:
 
         loop = asyncio.get_running_loop()
         for _ in range(OPENINGS):
-            client.open(make_receipt(state="open", stream=True))
+            client.open(make_receipt(state="open", stream=True), None)
         for _ in range(16):
             record()
         print(client._link and client._link._process.pid, flush=True)  # noqa: T201 - its parent reads it

@@ -32,6 +32,7 @@ def make_receipt(**changes: Any) -> Receipt:
         model="task/triage",
         task="triage",
         strategy="fallback",
+        plan="cheap, openai/gpt-4o",
         why="first in the configured order of task triage",
         route="cheap",
         stream=False,

@@ -72,8 +72,17 @@ class Serving:
             self.process.send_signal(number)
         return self.process.wait(20)
 
-    def kill(self) -> None:
-        """kill -9 of the gateway alone; its writer lives on until it has written what it was given."""
+    @property
+    def writer(self) -> int:
+        """The process id of its ledger's writer, the only child it has."""
+        pid = self.process.pid
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(child)
+
+    def kill(self, *, writer: bool = False) -> None:
+        """kill -9 of the gateway; its writer lives on until it has written what it was given, unless it is hit too."""
+        if writer:
+            os.kill(self.writer, signal.SIGKILL)
         self.process.kill()
         self.process.wait(20)
 

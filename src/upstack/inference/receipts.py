@@ -44,6 +44,7 @@ def finish(
         model=request.model,
         task=plan.task,
         strategy=plan.strategy,
+        plan=", ".join([target.key for target in plan.targets]),
         why=plan.why if len(attempts) < 2 else f"{plan.why}; {_story(attempts)}",
         route=served.route if served is not None else None,
         stream=request.stream,

@@ -51,6 +51,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
                 ("draining", gateway.draining),
                 ("the ledger does not keep up", gateway.receipts == "required" and gateway.ledger.busy),
                 ("the ledger's writer is being replaced", gateway.receipts == "required" and not gateway.ledger.ready),
+                (gateway.ledger.failing, gateway.receipts == "required" and gateway.ledger.failing is not None),
             )
             if holds
         ]

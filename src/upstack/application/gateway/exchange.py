@@ -91,21 +91,23 @@ class Exchange:
     """A request in flight. Implements `Receiver`; the sink calls `gone`, `pause` and `resume`."""
 
     __slots__ = (
-        "_answer",
         "_attempt_at",
         "_attempts",
         "_began",
         "_body",
         "_call",
         "_created",
+        "_early",
         "_first_byte",
         "_gateway",
         "_head",
         "_index",
+        "_known",
         "_opened",
         "_out",
         "_over",
         "_plan",
+        "_receipt",
         "_request",
         "_size",
         "_status",
@@ -121,6 +123,7 @@ class Exchange:
     _plan: Plan
     _target: Target
     _out: tuple[int, bytes, bytes]
+    _receipt: Receipt
 
     def __init__(self, gateway: Gateway, sink: Sink) -> None:
         self._gateway = gateway
@@ -134,7 +137,9 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._stream: ChatStream | None = None
         self._first_byte: float | None = None
-        self._opened = False  # the caller has seen the first byte
+        self._known = False  # the ledger knows of the stream: its first byte may go out
+        self._opened = False  # committed to this attempt: the caller has its first byte, or will
+        self._early: list[bytes] | None = None  # what a committed stream waits with until it is known
         self._over = False  # how it ends is decided; only the receipt is waited for
 
     def begin(self, body: bytes, headers: Mapping[bytes, bytes]) -> None:
@@ -168,7 +173,7 @@ class Exchange:
 
     def resume(self) -> None:
         """The caller reads again."""
-        if self._call is not None and not self._over:
+        if self._call is not None and not self._over and self._early is None:
             self._call.resume()
 
     def expire(self) -> None:
@@ -196,6 +201,8 @@ class Exchange:
         self._stream = None
         if gateway.health.resting:
             gateway.health.started(target.key, now)
+        if self._request.stream:
+            self._announce()
         self._call = gateway.backends[target.route.provider.backend].send(target, self._request, self)
         if self.sink.paused:
             self._call.pause()
@@ -250,7 +257,9 @@ class Exchange:
 
     def _pass_on(self, stream: ChatStream, data: bytes, *, ended: bool) -> None:
         if data:
-            if self._opened:
+            if self._early is not None:
+                self._early.append(data)
+            elif self._opened:
                 self.sink.write(data)
             elif stream.committed:
                 self._open(data)
@@ -259,12 +268,43 @@ class Exchange:
         elif ended or stream.done:
             self._finish_stream(stream)
 
-    def _open(self, data: bytes) -> None:
-        """Commit: from here on the caller sees this route, and the ledger knows."""
-        self._opened = True
+    def _announce(self) -> None:
+        """Tell the ledger that a stream may begin: its commit and the provider's first token are waited for at once."""
         opening = [*self._attempts, self._record(None, None, billed=True)]
-        self._gateway.record_opening(self._make_receipt("open", 200, None, opening, None))
-        self.sink.open(self._headers(EVENTS), data)
+        receipt = self._make_receipt("open", 200, None, opening, None)
+        self._gateway.record_opening(receipt, None if self._known else self._announced)
+
+    def _announced(self, error: LedgerError | None) -> None:
+        """The ledger knows of the stream, or it cannot and there will be none."""
+        if self._over:
+            return  # the receipt that follows decides
+        if error is None:
+            self._known = True
+            self._send_early()
+            if self._call is not None and not self.sink.paused:
+                self._call.resume()
+            return
+        if self._call is not None:
+            self._attempts.append(self._record("cancelled", None, billed=True))
+        self._stop()
+        self._opened, self._early = False, None
+        self._out = (error.status, JSON, chat.error_body(error))
+        self._end("failed", error.status, error.code)
+
+    def _open(self, data: bytes) -> None:
+        """Commit: from here on the caller sees this route."""
+        self._opened = True
+        if self._known:
+            self.sink.open(self._headers(EVENTS), data)
+            return
+        self._early = [data]
+        if self._call is not None:
+            self._call.pause()
+
+    def _send_early(self) -> None:
+        if self._early is not None:
+            self.sink.open(self._headers(EVENTS), b"".join(self._early))
+            self._early = None
 
     def _stop(self) -> None:
         if self._call is not None:
@@ -290,10 +330,10 @@ class Exchange:
         held = stream.take_held()  # an answer may rightly have no content at all
         self._attempts.append(self._answered(stream.usage))
         if not self._opened:
-            self._opened = True
-            self.sink.open(self._headers(EVENTS), held)
+            self._open(held)
         call, self._call = self._call, None
         if call is not None and stream.done:
+            call.resume()
             self._gateway.loop.call_later(LINGER, call.cancel)
         self._out = (200, b"", DONE)
         self._end("answered", 200, None, answer=stream.answer())
@@ -340,12 +380,13 @@ class Exchange:
 
     def _end(self, state: ReceiptState, status: int, error: str | None, *, answer: bytes | None = None) -> None:
         self._over = True
-        receipt = self._make_receipt(state, status, error, self._attempts, answer)
+        self._receipt = self._make_receipt(state, status, error, self._attempts, answer)
         if state == "cancelled":
             self._gateway.live.discard(self)
-            self._gateway.record(receipt, None)
+            self._gateway.metrics.note(self._receipt)
+            self._gateway.record(self._receipt, None)
         else:
-            self._gateway.record(receipt, self._recorded)
+            self._gateway.record(self._receipt, self._recorded)
 
     def _recorded(self, error: LedgerError | None) -> None:
         """The receipt is durable (or could not be made so): let the end of the answer go out."""
@@ -353,7 +394,11 @@ class Exchange:
         status, headers, body = self._out
         if error is not None:
             status, headers, body = error.status, JSON, chat.error_body(error)
-        if self._opened:
+        else:
+            self._gateway.metrics.note(self._receipt)
+        if self._early is not None and error is None:
+            self._send_early()
+        if self._opened and self._early is None:
             failed = error is not None or body is not DONE
             self.sink.close(chat.error_event(error) if error is not None else body, clean=not failed)
         else:

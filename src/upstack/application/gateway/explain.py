@@ -34,8 +34,10 @@ def in_words(receipt: Receipt) -> list[str]:
     when = datetime.fromtimestamp(receipt.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     by = f" by {receipt.route}" if receipt.route else ""
     error = f" ({receipt.error})" if receipt.error else ""
+    ended = _ENDED[receipt.state] if receipt.error != "gateway_restarted" else "cut off as the gateway ended"
     lines = [
-        f"{when}: '{receipt.model}' was {_ENDED[receipt.state]}{by}{error} after {seconds(receipt.duration_s)}.",
+        f"{when}: '{receipt.model}' was {ended}{by}{error} after {seconds(receipt.duration_s)}.",
+        f"Plan: {receipt.plan}.",
         f"Why this route: {receipt.why}.",
     ]
     lines += [_attempt(number, attempt) for number, attempt in enumerate(receipt.attempts, 1)]

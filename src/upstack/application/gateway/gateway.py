@@ -62,8 +62,11 @@ class Gateway:
         """Refuse a request before any provider is asked, where its end is foreseeable."""
         if self.draining:
             raise UpstackError("The gateway is stopping", code="draining", status=503)
-        if self.receipts == "required" and self.ledger.busy:
-            raise LedgerError("The ledger does not keep up: too many receipts wait to be written", code="ledger_busy")
+        if self.receipts == "required":
+            if self.ledger.busy:
+                raise LedgerError("The ledger does not keep up: too many receipts wait", code="ledger_busy")
+            if self.ledger.failing is not None:
+                raise LedgerError(self.ledger.failing)
 
     def state_for(self, model: str) -> State:
         """Return the state, with the route of a "provider/model" name that is asked for the first time."""
@@ -91,7 +94,6 @@ class Gateway:
 
     def record(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
         """Write a receipt; `done` is called when it is durable, or at once where that is not required."""
-        self.metrics.note(receipt)
         if self.receipts == "required":
             self.ledger.append(receipt, done)
             return
@@ -100,10 +102,15 @@ class Gateway:
         if done is not None:
             done(None)
 
-    def record_opening(self, receipt: Receipt) -> None:
-        """Note a stream's opening, without waiting."""
-        if self.receipts != "off":
-            self.ledger.open(receipt)
+    def record_opening(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
+        """Note that a stream may begin; `done` as for `record`."""
+        if self.receipts == "required":
+            self.ledger.open(receipt, done)
+            return
+        if self.receipts == "best-effort":
+            self.ledger.open(receipt, None)
+        if done is not None:
+            done(None)
 
     def _health_changed(self, resting: Mapping[str, float]) -> None:
         self.state = replace(self.state, resting=resting)

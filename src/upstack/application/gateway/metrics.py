@@ -30,7 +30,7 @@ METRICS = (  # name, type, help: the reference is generated from it
     ("upstack_target_resting", "gauge", "1 while a target rests after failures."),
     ("upstack_in_flight", "gauge", "Requests in flight."),
     ("upstack_ledger_queue_bytes", "gauge", "Bytes of receipts waiting to be durable."),
-    ("upstack_receipts_dropped_total", "counter", 'Receipts dropped under receipts = "best-effort".'),
+    ("upstack_receipts_dropped_total", "counter", "Receipts that could not be kept."),
     ("upstack_config_generation", "gauge", "Generation of the configuration in use; grows with every reload."),
     ("upstack_config_reloads_refused_total", "counter", "Reloads refused because the new file was broken."),
 )

@@ -23,6 +23,11 @@ class Ledger(Protocol):
         ...
 
     @property
+    def failing(self) -> str | None:
+        """Why receipts cannot be made durable at present, or None. Cleared by itself, within seconds."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether what is appended is being written; False before `start` and while a lost writer is replaced."""
         ...
@@ -39,7 +44,7 @@ class Ledger(Protocol):
 
     @property
     def dropped(self) -> int:
-        """How many receipts nobody waited for (`done` is None) could not be kept."""
+        """How many receipts could not be kept."""
         ...
 
     async def start(self) -> None:
@@ -53,12 +58,16 @@ class Ledger(Protocol):
     def append(self, receipt: Receipt, done: Done | None) -> None:
         """Record a finished receipt. `done` is called once and never from within: with None when it is durable.
 
-        With `done` None nobody waits: where the queue is full the receipt is dropped and counted.
+        With `done` None nobody waits: where the queue is full the receipt is dropped and counted. One that is waited
+        for is taken all the same: it was paid for, and `busy` keeps the next from being asked.
         """
         ...
 
-    def open(self, receipt: Receipt) -> None:
-        """Note a stream about to begin (state "open"), without waiting. A crash turns it into a truncated receipt."""
+    def open(self, receipt: Receipt, done: Done | None) -> None:
+        """Note a stream about to begin (state "open"); `done` as for `append`, and before that of its receipt.
+
+        A crash turns it into a truncated receipt. Noted again, with a later attempt, it takes the place of the first.
+        """
         ...
 
     async def get(self, receipt_id: str) -> Receipt | None:

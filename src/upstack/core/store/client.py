@@ -28,18 +28,22 @@ _ENOUGH = 24  # receipts in a batch beyond which company saves little
 _BACKOFF_S = 0.02
 _BACKOFF_MOST_S = 2.0
 _DEATHS_MOST = 5  # writers lost over the same batch before it is given up
+_LOOK_S = 1.0  # between looks at a writer that fails or hangs
+_SLOW_S = 5.0  # without an answer to a batch: the ledger is failing
+_STUCK_S = 30.0  # the same: the writer is replaced
 
 
 class _Batch:
     """Receipts that will share a commit."""
 
-    __slots__ = ("contents", "dones", "openings", "rows", "size")
+    __slots__ = ("contents", "dones", "opened", "openings", "rows", "size")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.contents: list[Content | None] = []  # of each row
         self.dones: list[Done | None] = []  # of each row
         self.openings: list[Row] = []  # with the request at the end
+        self.opened: list[Done | None] = []  # of each opening
         self.size = 0
 
 
@@ -62,9 +66,12 @@ class LedgerClient:
         "_loop",
         "_next",
         "_restart",
+        "_sent_at",
         "_timer",
         "_wanted",
+        "_watch",
         "dropped",
+        "failing",
         "path",
         "queue_bytes",
         "written",
@@ -84,6 +91,9 @@ class LedgerClient:
         self._timer: asyncio.TimerHandle | None = None  # sends it anyway
         self._closing = False
         self._deaths = 0
+        self._sent_at = 0.0  # when the batch under way was sent
+        self._watch: asyncio.TimerHandle | None = None
+        self.failing: str | None = None
         self._restart: asyncio.Task[None] | None = None
         self._drained: asyncio.Event | None = None
 
@@ -101,11 +111,14 @@ class LedgerClient:
         """Start the writer and wait until it is ready; openings left by a crash become truncated receipts."""
         self._loop = asyncio.get_running_loop()
         self._link = await self._connect(recover=True)
+        self._watch = self._loop.call_later(_LOOK_S, self._look)
         self._flush()
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - the bound is part of the promise
         """Write what waits, for at most `timeout` seconds, then stop the writer, within 5 more."""
         self._closing = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._link is None and self._restart is None:
             return
         self._drained = asyncio.Event()
@@ -124,16 +137,16 @@ class LedgerClient:
 
     def append(self, receipt: Receipt, done: Done | None) -> None:
         """Record a finished receipt with the next batch."""
-        if self.queue_bytes >= self._limit or self._closing:
-            self._refuse(done)
+        if self._closing or (done is None and self.busy):
+            self._drop(done, _closed())
             return
         try:
             row = to_row(receipt)
         except (OverflowError, ValueError) as error:
-            self._later(done, _unfit(str(error)))
+            self._drop(done, _unfit(str(error)))
             return
         request, answer = receipt.request, receipt.answer
-        size = _ROW_BYTES + len(row[3]) + len(row[19])
+        size = _ROW_BYTES + len(row[3]) + len(row[20])
         batch = self._next
         batch.rows.append(row)
         if request is None and answer is None:
@@ -144,15 +157,18 @@ class LedgerClient:
         batch.dones.append(done)
         self._added(batch, size)
 
-    def open(self, receipt: Receipt) -> None:
-        """Note a stream that begins, with the next batch. Where the queue is full only its final receipt will tell."""
-        if self.queue_bytes >= self._limit or self._closing:
+    def open(self, receipt: Receipt, done: Done | None) -> None:
+        """Note a stream that begins, with the next batch."""
+        if self._closing or (done is None and self.busy):
+            self._later(done, _closed())  # only its final receipt will tell
             return
         try:
             row = to_row(receipt)
-        except (OverflowError, ValueError):
-            return  # the final receipt meets the same and reports it
+        except (OverflowError, ValueError) as error:
+            self._later(done, _unfit(str(error)))
+            return
         self._next.openings.append((*row, receipt.request))
+        self._next.opened.append(done)
         self._added(self._next, _ROW_BYTES + len(row[3]) + (len(receipt.request) if receipt.request else 0))
 
     async def get(self, receipt_id: str) -> Receipt | None:
@@ -187,7 +203,7 @@ class LedgerClient:
             if self._drained is not None:
                 self._drained.set()
             return
-        self._flight = batch
+        self._flight, self._sent_at = batch, self._loop.time()
         try:
             message = frame((batch.rows, batch.contents, batch.openings))
         except (OverflowError, UnicodeEncodeError):
@@ -205,7 +221,11 @@ class LedgerClient:
         if failures:
             self._report(batch, dict(failures))
             return
+        self.failing = None
         self.written += len(batch.rows)
+        for done in batch.opened:
+            if done is not None:
+                self._call(done, None)
         for done in batch.dones:
             if done is not None:
                 self._call(done, None)
@@ -221,11 +241,15 @@ class LedgerClient:
 
     def _report(self, batch: _Batch, reasons: dict[int, str]) -> None:
         whole = reasons.get(WHOLE_BATCH)
+        self.failing = whole
+        for done in batch.opened:
+            if done is not None:
+                self._call(done, None if whole is None else LedgerError(whole))
         for index, done in enumerate(batch.dones):
             reason = reasons.get(index, whole)
             if reason is None:
                 self.written += 1
-            elif done is None:
+            else:
                 self.dropped += 1
             if done is not None:
                 self._call(done, None if reason is None else LedgerError(reason))
@@ -236,24 +260,27 @@ class LedgerClient:
         except Exception as fault:  # noqa: BLE001 - one caller's fault must not keep the others from their answers
             self._loop.call_exception_handler({"message": "a receipt's callback failed", "exception": fault})
 
-    def _refuse(self, done: Done | None) -> None:
-        if self._closing:
-            self._later(done, LedgerError("the ledger is closed", code="ledger_closed"))
-        else:
-            self._later(
-                done,
-                LedgerError(
-                    f"more than {self._limit} bytes of receipts wait to be written to {self.path}; "
-                    "retry shortly, or raise server.ledger_queue_bytes",
-                    code="ledger_busy",
-                ),
-            )
+    def _drop(self, done: Done | None, error: LedgerError) -> None:
+        self.dropped += 1
+        self._later(done, error)
 
     def _later(self, done: Done | None, error: LedgerError) -> None:
-        if done is None:
-            self.dropped += 1
-        else:
+        if done is not None:
             self._loop.call_soon(done, error)
+
+    def _look(self) -> None:
+        """Now and then: notice a writer that hangs, and ask one that failed whether it can write again."""
+        self._watch = self._loop.call_later(_LOOK_S, self._look)
+        if self._flight is None:
+            if self.failing is not None and self._link is not None:
+                self._flight, self._sent_at = _Batch(), self._loop.time()
+                self._link.send(frame(([], [], [])))
+            return
+        waited = self._loop.time() - self._sent_at
+        if waited > _SLOW_S:
+            self.failing = f"the ledger {self.path} has not answered for {waited:.0f} s; its disk may hang"
+        if waited > _STUCK_S and self._link is not None:
+            self._link.kill()
 
     def _clean(self, batch: _Batch) -> None:
         """Mend what msgpack cannot carry; a row beyond mending fails alone."""
@@ -266,8 +293,16 @@ class LedgerClient:
                 batch.contents.append(content)
                 batch.dones.append(done)
             else:
+                self._drop(done, _unfit("a number is too large"))
+        openings, opened = batch.openings, batch.opened
+        batch.openings, batch.opened = [], []
+        for row, done in zip(openings, opened, strict=True):
+            mended = clean(row)
+            if _fits(mended):
+                batch.openings.append(mended)
+                batch.opened.append(done)
+            else:
                 self._later(done, _unfit("a number is too large"))
-        batch.openings = [mended for row in batch.openings if _fits(mended := clean(row))]
 
     def _waiting(self, receipt_id: str) -> Receipt | None:
         batches = [*self._backlog, self._next]
@@ -325,6 +360,7 @@ class LedgerClient:
 
     def _give_up(self, reason: str) -> None:
         """Fail everything that waits, so that no caller waits for a ledger that cannot be opened."""
+        self.failing = reason
         batches = [*self._backlog, self._next]
         if self._flight is not None:
             batches.append(self._flight)
@@ -341,6 +377,10 @@ def _fits(row: Row) -> bool:
     except OverflowError:
         return False
     return True
+
+
+def _closed() -> LedgerError:
+    return LedgerError("the ledger is closed", code="ledger_closed")
 
 
 def _unfit(reason: str) -> LedgerError:

@@ -1,7 +1,8 @@
 """What the gateway and the ledger's writer say to each other: a length (4 bytes, big-endian), then msgpack.
 
 The writer speaks first: null when it is ready, or a string that says why it cannot be. Then batches go one way, and one
-answer to each the other way: the list of rows that failed, empty when all are durable.
+answer to each the other way: the list of rows that failed, empty when all are durable. An empty batch asks whether the
+ledger can write.
 """
 
 from __future__ import annotations

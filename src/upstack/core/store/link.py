@@ -63,6 +63,10 @@ class WriterLink(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(message)
 
+    def kill(self) -> None:
+        """End a writer that hangs; `on_lost` follows."""
+        self._process.kill()
+
     async def close(self) -> None:
         """Let the writer finish what it was sent and end; kill it where it does not within 5 seconds."""
         self._ended = True

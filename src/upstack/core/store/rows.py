@@ -24,6 +24,7 @@ COLUMNS = (
     "model",
     "task",
     "strategy",
+    "plan",
     "why",
     "route",
     "stream",
@@ -60,6 +61,7 @@ def to_row(receipt: Receipt) -> Row:
         receipt.model,
         receipt.task,
         receipt.strategy,
+        receipt.plan,
         receipt.why,
         receipt.route,
         1 if receipt.stream else 0,
@@ -86,7 +88,7 @@ def to_row(receipt: Receipt) -> Row:
 
 def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
     """Rebuild the receipt that `to_row` flattened."""
-    usage = None if row[11] is None else Usage(*row[11:16])
+    usage = None if row[12] is None else Usage(*row[12:17])
     return Receipt(
         id=row[0],
         created_at=datetime.fromisoformat(row[1]).timestamp(),
@@ -94,17 +96,18 @@ def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
         model=row[3],
         task=row[4],
         strategy=row[5],
-        why=row[6],
-        route=row[7],
-        stream=bool(row[8]),
-        status=row[9],
-        error=row[10],
-        first_byte_s=row[17],
-        duration_s=row[18],
+        plan=row[6],
+        why=row[7],
+        route=row[8],
+        stream=bool(row[9]),
+        status=row[10],
+        error=row[11],
+        first_byte_s=row[18],
+        duration_s=row[19],
         usage=usage,
-        cost_picodollars=row[16],
-        attempts=_decode(row[19]),
-        capture=row[20],
+        cost_picodollars=row[17],
+        attempts=_decode(row[20]),
+        capture=row[21],
         request=content[0],
         answer=content[1],
     )

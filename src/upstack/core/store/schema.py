@@ -16,6 +16,7 @@ _RECEIPT = """
     model TEXT NOT NULL,  -- as the caller named it
     task TEXT,
     strategy TEXT NOT NULL,
+    plan TEXT NOT NULL,  -- the targets in the order they would be asked
     why TEXT NOT NULL,
     route TEXT,  -- the one that answered
     stream INTEGER NOT NULL,
@@ -60,8 +61,13 @@ def migrate(database: sqlite3.Connection) -> None:
         for statement in step:
             database.execute(statement)
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    stamp(database)
     database.execute("COMMIT")
+
+
+def stamp(database: sqlite3.Connection) -> None:
+    """Write the newest version into the file, also where it stands there already."""
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 def foreign(database: sqlite3.Connection) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from upstack.core.errors import LedgerError
 from upstack.core.store.frames import WHOLE_BATCH, Batch, Failures
 from upstack.core.store.rows import COLUMNS
-from upstack.core.store.schema import foreign, migrate
+from upstack.core.store.schema import foreign, migrate, stamp
 
 _PAGE_BYTES = 8192  # half the system calls of 4096; beyond it single rows cost more
 _CACHE_KIB = 1024  # a writer at the right edge needs little
@@ -27,7 +27,7 @@ _NAMES = ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO receipts ({_NAMES}) VALUES ({_MARKS})"
 _INSERT_NEW = _INSERT + " ON CONFLICT (id) DO NOTHING"
 _INSERT_CONTENT = "INSERT INTO contents VALUES (?, ?, ?)"
-_INSERT_OPENING = f"INSERT OR IGNORE INTO openings ({_NAMES}, request) VALUES ({_MARKS}, ?) "
+_INSERT_OPENING = f"INSERT OR REPLACE INTO openings ({_NAMES}, request) VALUES ({_MARKS}, ?) "
 _LEFT_OPEN = f"SELECT {_NAMES}, request, rowid FROM openings WHERE rowid > ? ORDER BY rowid LIMIT 20"
 _DELETE_OPENING = "DELETE FROM openings WHERE id = ?"
 _ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
@@ -70,7 +70,9 @@ class SqliteLedger:
     def __init__(self, path: str) -> None:
         """Open or make the file; LedgerError names it and the remedy."""
         self.path = path
-        self._database: sqlite3.Connection | None = _open(path)
+        self._database: sqlite3.Connection | None = None
+        self._place: tuple[int, int] | None = None  # of the file that is open
+        self._connection()
 
     def recover(self) -> int:
         """Turn the openings that a crash left into truncated receipts, and return how many there were."""
@@ -86,20 +88,30 @@ class SqliteLedger:
         return total
 
     def record(self, batch: Batch) -> Failures:
-        """Make a batch durable in one commit, and return the rows that could not be. A receipt known by id is kept."""
+        """Make a batch durable in one commit, and return the rows that could not be. A receipt known by id is kept.
+
+        An empty batch writes all the same, to find out whether that is possible.
+        """
         try:
-            try:
-                return self._transact(_insert_all, *batch)
-            except _Refused as error:
-                if not _is_of_a_row(error):
-                    raise
-            return self._transact(_insert_each, *batch)
+            failures = self._write(batch)
+            if _place(self.path) != self._place:  # deleted or replaced under us: what we wrote went with the old file
+                self.close()
+                failures = self._transact(_insert_each, *batch)
         except LedgerError as error:
             return [(WHOLE_BATCH, error.message)]
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 self.close()  # a handle that has met a full or failing disk is not trusted; the next batch opens anew
             return [(WHOLE_BATCH, describe(self.path, error))]
+        return failures
+
+    def _write(self, batch: Batch) -> Failures:
+        try:
+            return self._transact(_insert_all, *batch)
+        except _Refused as error:
+            if not _is_of_a_row(error):
+                raise
+        return self._transact(_insert_each, *batch)
 
     def close(self) -> None:
         """Let go of the file; what is committed stays."""
@@ -110,6 +122,7 @@ class SqliteLedger:
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = _open(self.path)
+            self._place = _place(self.path)
         return self._database
 
     def _transact(self, insert: Any, rows: list[Any], contents: list[Any], openings: list[Any]) -> Failures:
@@ -119,6 +132,8 @@ class SqliteLedger:
             failures: Failures = insert(database, rows, contents)
             failed = {index for index, _ in failures}
             _keep_openings(database, [row for index, row in enumerate(rows) if index not in failed], openings)
+            if not rows and not openings:
+                stamp(database)
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
@@ -166,7 +181,8 @@ def _keep_openings(database: sqlite3.Connection, rows: list[Any], openings: list
     if openings:
         for row in openings:
             if row[_ID] not in ended:
-                with contextlib.suppress(OverflowError, UnicodeError):  # its receipt will tell; others go on
+                # one that is refused leaves it to its receipt to tell; the others go on
+                with contextlib.suppress(OverflowError, UnicodeError, sqlite3.IntegrityError):
                     database.execute(_INSERT_OPENING, (*row[:-1], _text(row[-1])))
     if ended:
         database.executemany(_DELETE_OPENING, [(receipt_id,) for receipt_id in ended])
@@ -211,6 +227,15 @@ def _open(path: str) -> sqlite3.Connection:
         database.close()
         raise LedgerError(wrong)
     return database
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    """Which file stands there now: its device and inode, or None."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make(path: str) -> None:

@@ -61,10 +61,10 @@ class Inbox:
 def lock(path: str, wait: float) -> int:
     """Take the ledger for this process alone, waiting up to `wait` seconds for a writer that is finishing.
 
-    Returns the descriptor that holds the lock. LedgerError when another gateway keeps it.
+    Returns the descriptor that holds the lock. LedgerError when another gateway keeps it, by whatever link it came.
     """
     try:
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise LedgerError(cannot_open(path, error)) from None
     deadline = time.monotonic() + wait

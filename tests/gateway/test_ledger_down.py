@@ -1,0 +1,100 @@
+"""A ledger that cannot write, or hangs: what is answered then, what is asked of providers, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.serving import Serving, chat, provider
+from upstack.testing import EchoProvider, End, RawClient
+
+TEXT = "one two three"
+
+
+def cannot_write(serving: Serving) -> None:
+    """Let the writer's files not grow, as on a full disk."""
+    _, most = resource.prlimit(serving.writer, resource.RLIMIT_FSIZE)
+    resource.prlimit(serving.writer, resource.RLIMIT_FSIZE, (0, most))
+
+
+def can_write(serving: Serving) -> None:
+    """Make room again."""
+    _, most = resource.prlimit(serving.writer, resource.RLIMIT_FSIZE)
+    resource.prlimit(serving.writer, resource.RLIMIT_FSIZE, (most, most))
+
+
+def metric(serving: Serving, name: str) -> float:
+    """One number of /metrics; 0 where it is not there yet."""
+    lines = serving.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_a_ledger_that_cannot_write_stops_the_asking(tmp_path: Path) -> None:
+    """At most what was in flight is asked in vain; then requests are refused unasked, until there is room again."""
+    with EchoProvider() as echo, Serving(tmp_path, provider("echo", echo.base_url)) as serving:
+        assert serving.post(chat("echo/m")).status_code == 200
+        cannot_write(serving)
+        first = serving.post(chat("echo/m"))
+        assert (first.status_code, first.json()["error"]["code"]) == (503, "ledger_unavailable")
+        asked = echo.count
+        for stream in (False, True):
+            refused = serving.post(chat("echo/m", stream=stream))
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "ledger_error")
+            assert "retry-after" in refused.headers
+        assert echo.count == asked, "no provider is paid for what cannot be recorded"
+        ready = serving.get("/readyz")
+        assert ready.status_code == 503
+        assert str(serving.ledger) in ready.text
+        assert metric(serving, 'upstack_requests_total{route="echo/m"') == 1
+        assert metric(serving, "upstack_receipts_dropped_total") == 1
+        can_write(serving)
+        while serving.get("/readyz").status_code != 200:
+            time.sleep(0.02)
+        again = serving.post(chat("echo/m"))
+        assert again.status_code == 200
+        assert serving.receipt(again.headers["x-upstack-receipt"])["state"] == "answered"
+
+
+def test_best_effort_answers_and_counts_what_it_drops(tmp_path: Path) -> None:
+    """Receipts that nobody waits for do not keep an answer back."""
+    config = '[server]\nreceipts = "best-effort"\n'
+    with EchoProvider() as echo, Serving(tmp_path, config + provider("echo", echo.base_url)) as serving:
+        cannot_write(serving)
+        for stream in (False, True, False):
+            assert serving.post(chat("echo/m", stream=stream)).status_code == 200
+        while metric(serving, "upstack_receipts_dropped_total") < 3:
+            time.sleep(0.02)
+        assert serving.get("/readyz").status_code == 200
+        assert serving.rows("select count(*) from receipts") == [(0,)]
+
+
+@pytest.mark.parametrize("writes_again", [True, False])
+def test_no_byte_of_a_stream_goes_out_before_the_ledger_knows_of_it(tmp_path: Path, *, writes_again: bool) -> None:
+    """While the writer hangs a stream is held; it then flows whole, or is refused if it cannot be recorded."""
+    with EchoProvider() as echo, Serving(tmp_path, provider("echo", echo.base_url)) as serving:
+
+        async def run() -> None:
+            async with RawClient(serving.port) as caller:
+                os.kill(serving.writer, signal.SIGSTOP)
+                await caller.post(chat("echo/m", TEXT, stream=True))
+                while not echo.count:
+                    await asyncio.sleep(0.01)
+                held = await caller.read(0.3)
+                assert (held.end, held.status) == (End.SILENT, 0)
+                if not writes_again:
+                    cannot_write(serving)
+                os.kill(serving.writer, signal.SIGCONT)
+                told = await caller.read()
+                if writes_again:
+                    assert (told.text, told.events[-1]) == (TEXT, b"[DONE]")
+                    assert serving.rows("select state from receipts") == [("answered",)]
+                else:
+                    assert (told.status, told.json()["error"]["type"]) == (503, "ledger_error")
+
+        asyncio.run(run())
