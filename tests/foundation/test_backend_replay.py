@@ -160,7 +160,7 @@ def test_a_prompt_is_found_however_it_is_written() -> None:
     parts = [{"type": "text", "text": " the  pump"}, {"type": "text", "text": "hums"}]
     assert asked_of([row()], request(parts)).status == 200
     assert asked_of([row(prompt=parts)], request()).status == 200
-    assert asked_of([row()], request("the pump howls")).status == 404
+    assert asked_of([row()], request("the pump howls")).status == 400
 
 
 def test_answers_to_a_repeated_prompt_take_turns_in_file_order() -> None:
@@ -178,9 +178,64 @@ def test_answers_to_a_repeated_prompt_take_turns_in_file_order() -> None:
     assert asyncio.run(run()) == ["1", "2", "2", "1"]
 
 
+def said_in(got: Collector) -> list[str]:
+    """The choices of an answer, plain or streamed."""
+    if not got.headers[b"content-type"].startswith(b"text/event-stream"):
+        return [choice["message"]["content"] for choice in json.loads(got.body)["choices"]]
+    texts: dict[int, str] = {}
+    for chunk in sse(got.body):
+        for choice in chunk["choices"]:
+            texts[choice["index"]] = texts.get(choice["index"], "") + choice["delta"].get("content", "")
+    return [texts[index] for index in range(len(texts))]
+
+
+def test_samples_take_their_turn_after_the_answers() -> None:
+    """The same request again gets the next answer: those of the rows, whose loss is known, before their samples."""
+    rows = [row("1", samples=("1a", "1b")), row("2", samples=("2a",)), row("else", prompt="else", samples=("e",))]
+
+    async def run() -> list[str]:
+        backend = ReplayBackend(rows)
+        return [text for _ in range(6) for text in said_in(await ask(backend, request()))]
+
+    assert asyncio.run(run()) == ["1", "2", "1a", "1b", "2a", "1"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_choices_are_the_answer_and_then_its_samples(stream: bool) -> None:
+    """With `n` each choice is whole, they start over where there are too few, and take no turn of anybody's."""
+    rows = [row(TEXT, samples=("second", "third"), logprobs=SCORES, finish_reason="length")]
+
+    async def run() -> list[Collector]:
+        backend = ReplayBackend(rows)
+        wanted = [2, 4, 1, None, 2]
+        return [await ask(backend, request(stream=stream, n=n, logprobs=True)) for n in wanted]
+
+    two, four, *one, again = asyncio.run(run())
+    assert said_in(two) == said_in(again) == [TEXT, "second"]
+    assert said_in(four) == [TEXT, "second", "third", TEXT]
+    assert [said_in(each) for each in one] == [[TEXT], ["second"]]
+    chunks = sse(four.body) if stream else [json.loads(four.body)]
+    assert [c["finish_reason"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]] == ["length"] * 4
+    assert [c["index"] for chunk in chunks for c in chunk["choices"] if c["logprobs"]] == [0, 3], "samples have none"
+    assert chunks[-1]["usage"] == {"prompt_tokens": 12, "completion_tokens": 20, "total_tokens": 32}
+
+
+def test_several_choices_of_a_single_answer_are_all_alike() -> None:
+    """Where nothing else was recorded, `n` repeats it."""
+    assert said_in(asked_of([row("only")], request(n=3))) == ["only"] * 3
+
+
+@pytest.mark.parametrize("n", [0, -1, 129, 10**30, 1.5, True, "2", [2]])
+def test_a_number_of_choices_that_makes_no_sense_is_refused(n: Any) -> None:
+    """As a provider would, with a 400 that says what is allowed."""
+    got = asked_of([row()], request(n=n))
+    assert (got.status, json.loads(got.body)["error"]["code"]) == (400, "invalid_n")
+    assert "1 to 128" in json.loads(got.body)["error"]["message"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_was_not_recorded_is_a_clear_provider_error(stream: bool) -> None:
-    """An unknown prompt, an unknown model, and a model that was not asked this are 404 in the OpenAI shape."""
+    """An unknown prompt is a 400, also where other models know it, and an unknown model a 404, in the OpenAI shape."""
     other = TrafficRow(
         id="o",
         task="t",
@@ -188,14 +243,20 @@ def test_what_was_not_recorded_is_a_clear_provider_error(stream: bool) -> None:
         answers={"acme/small": RecordedAnswer(content="x", input_tokens=1, output_tokens=1)},
     )
     cases = [
-        ("acme/large", "my secret", "unknown_prompt", "does not have this prompt"),
-        ("acme/small", "the pump hums", "unknown_prompt", "has this prompt, but no answer of acme/small to it"),
-        ("acme/huge", "the pump hums", "model_not_found", "there are: acme/large, acme/small"),
+        (
+            400,
+            "acme/large",
+            "my secret",
+            "unknown_prompt",
+            "acme/large has no recorded answer to this prompt; nor has any",
+        ),
+        (400, "acme/small", "the pump hums", "unknown_prompt", "no recorded answer to this prompt; others have"),
+        (404, "acme/huge", "the pump hums", "model_not_found", "there are: acme/large, acme/small"),
     ]
-    for name, prompt, code, said in cases:
+    for status, name, prompt, code, said in cases:
         got = asked_of([row(), other], request(prompt, stream=stream), name)
         error = json.loads(got.body)["error"]
-        assert (got.status, got.headers[b"content-type"], error["code"]) == (404, b"application/json", code)
+        assert (got.status, got.headers[b"content-type"], error["code"]) == (status, b"application/json", code)
         assert said in error["message"]
         assert "secret" not in error["message"]
 
@@ -204,10 +265,10 @@ def test_what_was_not_recorded_is_a_clear_provider_error(stream: bool) -> None:
     "messages", [None, 7, "hello", {}, ["hello"], [None], [{"role": "user", "content": [[]]}], b"[" * 10_000, b'"\xff"']
 )
 def test_messages_that_are_none_never_raise(messages: Any) -> None:
-    """Whatever stands in `messages` gets a provider's 400 or 404, and the backend lives on."""
+    """Whatever stands in `messages` gets a provider's 400, and the backend lives on."""
     raw = messages if isinstance(messages, bytes) else msgspec.json.encode(messages)
     asked = Request(model="any", stream=False, wants_usage=False, fields={"messages": msgspec.Raw(raw)}, body=b"")
-    assert asked_of([row()], asked).status in {400, 404}
+    assert asked_of([row()], asked).status == 400
     assert asked_of([row()], msgspec.structs.replace(asked, fields={})).status == 400
 
 

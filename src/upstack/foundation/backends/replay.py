@@ -1,12 +1,12 @@
 """The replay backend: answers as recorded models did, in the wire format of an OpenAI-compatible provider.
 
 An answer is found by its prompt (`core.traffic.prompt_key`) and the route's "provider/model". Where several rows hold
-the same prompt, a model's answers to it are given in turn, in file order, and from the first again after the last.
-A row known only by its loss answers with empty content and its recorded tokens.
+the same prompt, a model's answers to it take turns, in file order, and after them their `samples`; then the first
+again. A request with `n` above 1 gets the first `n` of these as its choices, and takes no turn.
+A row known only by its loss answers with empty content and its recorded tokens; a sample counts its answer's tokens.
 
-One answer a row is replayed: its `samples` are not, and a request's `n`, `tools`, sampling settings and
-`response_format` are accepted and change nothing.
-The index keeps, for every answer, one `bytes` object; prompts are kept as digests only.
+A request's `tools`, sampling settings and `response_format` are accepted and change nothing.
+The index keeps, for every answer and sample, one `bytes` object; prompts are kept as digests only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from upstack.core.clock import Clock, SystemClock
 from upstack.core.errors import ConfigError
@@ -28,6 +29,7 @@ from upstack.foundation.backends.base import Call, Receiver
 
 _JSON = {b"content-type": b"application/json"}
 _EVENTS = {b"content-type": b"text/event-stream; charset=utf-8"}
+_MOST_CHOICES = 128  # of one answer, as providers have it
 _BURST = 16  # events handed over before the event loop gets its turn
 # Four words, or 160 characters where there are no blanks; every character belongs to exactly one piece.
 _PIECE = re.compile(r"(?:\S{1,40}\s*){1,4}|\s+")
@@ -42,6 +44,20 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     latency_s: float
     finish_reason: str
     logprobs: bytes | None  # JSON
+
+
+class _Turns:
+    """Several answers to one prompt, in the order they are given."""
+
+    __slots__ = ("_next", "answers")
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = answers
+        self._next = itertools.cycle(answers).__next__
+
+    def take(self, count: int) -> list[bytes]:
+        """Give the next one, or the first `count` of them, from the first again after the last."""
+        return [self._next()] if count == 1 else list(itertools.islice(itertools.cycle(self.answers), count))
 
 
 class ReplayBackend:
@@ -59,7 +75,7 @@ class ReplayBackend:
         self._speed = speed
         self._clock = clock or SystemClock()
         self._answers: dict[str, dict[bytes, bytes]] = {}
-        self._repeats: dict[tuple[str, bytes], itertools.cycle[bytes]] = {}  # prompts that stand in several rows
+        self._turns: dict[tuple[str, bytes], _Turns] = {}  # of prompts with several answers
         self._calls: set[_ReplayCall] = set()
         self._numbers = itertools.count(1)
         self._decoder = msgspec.msgpack.Decoder(_Packed)
@@ -74,14 +90,14 @@ class ReplayBackend:
         return tuple(sorted(self._answers))
 
     def send(self, target: Target, request: Request, receiver: Receiver) -> Call:
-        """Answer as recorded, or with the provider's error: 404 for a prompt or model it has not, 400 for no prompt."""
+        """Answer as recorded, or with the provider's error: 404 for a model it has not, 400 for all else."""
         model = target.route.model
         found = self._find(f"{target.route.provider.name}/{model}", request)
         if isinstance(found, _Refusal):
             return self._start(receiver, 0.0, found.status, _JSON, iter((found.body,)))
         frame = _Frame(model, next(self._numbers), int(self._clock.time()))
-        wants_logprobs = found.logprobs is not None and bytes(request.fields.get("logprobs", b"")).strip() == b"true"
-        delay = found.latency_s / self._speed if self._speed else 0.0
+        wants_logprobs = bytes(request.fields.get("logprobs", b"")).strip() == b"true"
+        delay = found[0].latency_s / self._speed if self._speed else 0.0
         if request.stream:
             return self._start(receiver, delay, 200, _EVENTS, frame.events(found, logprobs=wants_logprobs))
         return self._start(receiver, delay, 200, _JSON, iter((frame.completion(found, logprobs=wants_logprobs),)))
@@ -94,6 +110,7 @@ class ReplayBackend:
     def _index(self, rows: Iterable[TrafficRow]) -> None:
         encoder = msgspec.msgpack.Encoder()
         several: dict[tuple[str, bytes], list[bytes]] = {}
+        samples: dict[tuple[str, bytes], list[bytes]] = {}
         for row in rows:
             if not row.answers:
                 continue
@@ -103,9 +120,16 @@ class ReplayBackend:
                 first = self._answers.setdefault(name, {}).setdefault(key, packed)
                 if first is not packed:
                     several.setdefault((name, key), [first]).append(packed)
-        self._repeats = {place: itertools.cycle(answers) for place, answers in several.items()}
+                if answer.samples:
+                    others = [
+                        encoder.encode(_pack(replace(answer, content=text, logprobs=None))) for text in answer.samples
+                    ]
+                    several.setdefault((name, key), [first])
+                    samples.setdefault((name, key), []).extend(others)
+        # Samples come last: the answers that stand in the rows are those whose loss is known.
+        self._turns = {place: _Turns(answers + samples.get(place, [])) for place, answers in several.items()}
 
-    def _find(self, name: str, request: Request) -> _Packed | _Refusal:
+    def _find(self, name: str, request: Request) -> list[_Packed] | _Refusal:
         try:
             key = prompt_key(msgspec.json.decode(request.fields["messages"], type=list[Any]))
         except (KeyError, TypeError, ValueError, RecursionError, msgspec.DecodeError):
@@ -116,11 +140,16 @@ class ReplayBackend:
             return _Refusal(404, "model_not_found", f"replay: no answers of {name} were recorded; there are: {known}")
         packed = answers.get(key)
         if packed is None:
-            by_others = any(key in others for others in self._answers.values())
-            what = f"has this prompt, but no answer of {name} to it" if by_others else "does not have this prompt"
-            return _Refusal(404, "unknown_prompt", f"replay: the recorded traffic {what}")
-        repeats = self._repeats.get((name, key))
-        return self._decoder.decode(packed if repeats is None else next(repeats))
+            who = (
+                "others have" if any(key in others for others in self._answers.values()) else "nor has any other model"
+            )
+            return _Refusal(400, "unknown_prompt", f"replay: {name} has no recorded answer to this prompt; {who}")
+        count = _choices(request)
+        if count is None:
+            return _Refusal(400, "invalid_n", f"replay: `n` is a whole number from 1 to {_MOST_CHOICES}")
+        turns = self._turns.get((name, key))
+        taken = [packed] * count if turns is None else turns.take(count)
+        return [self._decoder.decode(each) for each in taken]
 
     def _start(
         self, receiver: Receiver, delay: float, status: int, headers: Mapping[bytes, bytes], body: Iterator[bytes]
@@ -135,6 +164,16 @@ def replay_providers(backend: ReplayBackend) -> dict[str, Provider]:
     """Return a provider for every name before the slash in `backend.models`, by name."""
     names = {model.partition("/")[0] for model in backend.models}
     return {name: Provider(name=name, backend="replay", base_url="replay:") for name in sorted(names)}
+
+
+def _choices(request: Request) -> int | None:
+    """How many choices are asked for; None where that makes no sense."""
+    raw = request.fields.get("n")
+    try:
+        count = None if raw is None else msgspec.json.decode(raw, type=int | None)
+    except msgspec.DecodeError:
+        return None
+    return 1 if count is None else count if 1 <= count <= _MOST_CHOICES else None
 
 
 def _pack(answer: RecordedAnswer) -> _Packed:
@@ -160,7 +199,7 @@ class _Refusal:
 
 
 class _Frame:
-    """Writes one answer as a chat completion, or as the events of a stream."""
+    """Writes answers as the choices of a chat completion, or as the events of a stream."""
 
     __slots__ = ("_created", "_id", "_model")
 
@@ -169,37 +208,42 @@ class _Frame:
         self._model = model
         self._created = created
 
-    def completion(self, answer: _Packed, *, logprobs: bool) -> bytes:
+    def completion(self, answers: list[_Packed], *, logprobs: bool) -> bytes:
         """Return the body of a plain answer."""
-        message = {"role": "assistant", "content": answer.content, "refusal": None}
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": msgspec.Raw(answer.logprobs or b"null") if logprobs else None,
-            "finish_reason": answer.finish_reason,
-        }
-        return self._object("chat.completion", [choice], _usage(answer))
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.content, "refusal": None},
+                "logprobs": msgspec.Raw(answer.logprobs or b"null") if logprobs else None,
+                "finish_reason": answer.finish_reason,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return self._object("chat.completion", choices, _usage(answers))
 
-    def events(self, answer: _Packed, *, logprobs: bool) -> Iterator[bytes]:
-        """Yield role, content piece by piece, finish reason, usage, `[DONE]`.
+    def events(self, answers: list[_Packed], *, logprobs: bool) -> Iterator[bytes]:
+        """Yield, for one choice after the other, role, content piece by piece and finish reason; usage; `[DONE]`.
 
         All log probabilities come with the first piece: recorded tokens need not be what the pieces are cut at.
         """
-        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        scores = answer.logprobs if logprobs else None
-        pieces: Iterable[str] = (piece.group() for piece in _PIECE.finditer(answer.content))
-        if scores is not None and not answer.content:
-            pieces = ("",)
-        for piece in pieces:
-            yield self._chunk({"content": piece}, scores)
-            scores = None
-        yield self._chunk({}, finish_reason=answer.finish_reason)
-        yield b"data: " + self._object("chat.completion.chunk", [], _usage(answer)) + b"\n\n"
+        for index, answer in enumerate(answers):
+            yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
+            scores = answer.logprobs if logprobs else None
+            pieces: Iterable[str] = (piece.group() for piece in _PIECE.finditer(answer.content))
+            if scores is not None and not answer.content:
+                pieces = ("",)
+            for piece in pieces:
+                yield self._chunk(index, {"content": piece}, scores)
+                scores = None
+            yield self._chunk(index, {}, finish_reason=answer.finish_reason)
+        yield b"data: " + self._object("chat.completion.chunk", [], _usage(answers)) + b"\n\n"
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, Any], logprobs: bytes | None = None, finish_reason: str | None = None) -> bytes:
+    def _chunk(
+        self, index: int, delta: dict[str, Any], logprobs: bytes | None = None, finish_reason: str | None = None
+    ) -> bytes:
         scores = None if logprobs is None else msgspec.Raw(logprobs)
-        choice = {"index": 0, "delta": delta, "logprobs": scores, "finish_reason": finish_reason}
+        choice = {"index": index, "delta": delta, "logprobs": scores, "finish_reason": finish_reason}
         return b"data: " + self._object("chat.completion.chunk", [choice], None) + b"\n\n"
 
     def _object(self, kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> bytes:
@@ -215,12 +259,10 @@ class _Frame:
         return msgspec.json.encode(fields)
 
 
-def _usage(answer: _Packed) -> dict[str, int]:
-    return {
-        "prompt_tokens": answer.input_tokens,
-        "completion_tokens": answer.output_tokens,
-        "total_tokens": answer.input_tokens + answer.output_tokens,
-    }
+def _usage(answers: list[_Packed]) -> dict[str, int]:
+    """The prompt once, and what every choice says."""
+    asked, said = answers[0].input_tokens, sum(answer.output_tokens for answer in answers)
+    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
 
 
 class _ReplayCall:

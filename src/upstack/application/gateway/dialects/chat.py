@@ -24,7 +24,7 @@ _TEXT = msgspec.json.Decoder(str)
 _ENCODE = msgspec.json.Encoder().encode
 
 _CALLER = frozenset({400, 413, 415, 422})  # the provider says that the request itself is wrong
-_ELSEWHERE = frozenset({"context_length_exceeded"})  # wrong for this model alone: the plan's next one may take it
+_ELSEWHERE = frozenset({"context_length_exceeded", "unknown_prompt"})  # for this model alone: the next may take it
 _DAY = 86400.0
 _FAILURES = {401: Failure.AUTH, 403: Failure.AUTH, 404: Failure.NOT_FOUND, 429: Failure.RATE_LIMITED}
 
