@@ -32,6 +32,12 @@ class Done(NamedTuple):
         """Standard output as one JSON document."""
         return json.loads(self.out)
 
+    @property
+    def error(self) -> Any:
+        """The error of a call with `--json`: standard error as one line of JSON."""
+        assert len(self.err.splitlines()) == 1, self.err
+        return json.loads(self.err)["error"]
+
     def failed(self, code: int, *words: str) -> Self:
         """Assert that it ended with `code` and one line that holds `words`, and nothing else on standard error."""
         assert self.code == code, self

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import httpx2
 import pytest
+import typer
 
 import upstack
-from tests.cli.calling import Terminal, call
+from tests.cli.calling import Terminal, background, call
+from upstack.cli import app
 
 COMMANDS = ["ask", "demo", "doctor", "reload", "routes", "serve", "tasks", "why"]
 
@@ -48,6 +52,47 @@ def test_the_version_is_the_package_s(tmp_path: Path) -> None:
 def test_wrong_usage_is_one_line_and_code_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     """The line names what was wrong and where to read on."""
     call(*arguments, cwd=tmp_path).failed(2, *words)
+
+
+def test_with_json_an_error_is_an_object(tmp_path: Path) -> None:
+    """Its message and code for programs, on standard error, from every part that can fail; exit codes stay."""
+    (tmp_path / "upstack.toml").write_text("[server]\nprot = 4000\n")
+    cases = [
+        (["routes", "--json", "--jsn"], 2, "invalid_usage", "--jsn"),
+        (["serve", "--json"], 2, "invalid_config", "server.prot"),
+        (["why", "--json", "--ledger", "no.db", "last"], 1, "ledger_unavailable", "no.db"),
+        (["ask", "--json", "--url", "\x1b[2J", "hi"], 2, "invalid_config", "\x1b[2J"),
+    ]
+    for arguments, status, code, words in cases:
+        done = call(*arguments, cwd=tmp_path)
+        assert (done.code, done.out, done.error["code"]) == (status, "", code)
+        assert words in done.error["message"]
+        assert "\x1b" not in done.err
+    call("ask", "--url", "ftp://x", "--", "--json", cwd=tmp_path).failed(2, "--url")
+
+
+def test_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
+    """One line on standard output as soon as it can be asked; the log stays on standard error."""
+    with background("serve", "--json", "--port", "0", cwd=tmp_path, OPENAI_API_KEY="sk-x") as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert {name: said[name] for name in ("providers", "receipts", "ledger")} == {
+            "providers": ["openai"],
+            "receipts": "required",
+            "ledger": "upstack.db",
+        }
+        assert httpx2.get(f"{said['url']}/models").status_code == 200
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (0, "")
+        assert f"upstack: listening on {said['url']}\n" in err
+
+
+def test_every_command_has_json() -> None:
+    """No command is for people alone."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined] # it is a group
+    assert sorted(commands) == COMMANDS
+    assert [name for name, command in commands.items() if "as_json" not in {p.name for p in command.params}] == []
 
 
 BROKEN = {

@@ -235,3 +235,13 @@ def test_a_caller_that_does_not_read_holds_the_provider_back(tmp_path: Path) -> 
             return pulled
 
         assert asyncio.run(run()) < 32 * 1024 * 1024
+
+
+@pytest.mark.parametrize("line", ['host = "::1"', "ledger_queue_bytes = 1000000"])
+def test_a_key_that_cannot_change_while_serving_is_refused(tmp_path: Path, line: str) -> None:
+    """A reload that would be ignored in part is refused as a whole, and names the key."""
+    with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
+        serving.config.write_text(f"[server]\n{line}\n{config_of(echo)}")
+        answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
+        assert answer.status_code == 422
+        assert f"server.{line.partition(' ')[0]} cannot change" in answer.json()["error"]["message"]

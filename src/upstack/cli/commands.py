@@ -42,13 +42,16 @@ def serve(
     replay: Annotated[Path | None, typer.Option(help="Answer from recorded traffic (.jsonl or .jsonl.gz).")] = None,
     speed: Annotated[float, typer.Option(help="Of replayed latency: 0 none, 1 as recorded.", min=0)] = 0.0,
     prices: Annotated[Path | None, typer.Option(help="A TOML of further prices.")] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C."""
-    from upstack.application.gateway.server import Options, run
+    """Run the gateway until SIGTERM or Ctrl-C; with --json one line of JSON says where it listens."""
+    from upstack.application.gateway.server import Options
+    from upstack.cli.serving import run
 
     flags: dict[str, Any] = {"host": host, "port": port, "ledger": ledger}
     given = {name: value for name, value in flags.items() if value is not None}
-    run(Options(config_path(config), replay, speed, prices, given))
+    run(Options(config_path(config), replay, speed, prices, given), as_json=as_json)
 
 
 @app.command()

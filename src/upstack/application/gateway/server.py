@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,15 @@ class Options(msgspec.Struct, frozen=True):
     server: Mapping[str, object] = {}  # members of [server] that flags override
 
 
+class Listening(msgspec.Struct, frozen=True):
+    """What a gateway says of itself once it can be connected to."""
+
+    url: str  # with /v1
+    providers: list[str]
+    receipts: str
+    ledger: str | None  # None: nothing is recorded
+
+
 def read_config(options: Options, environ: Mapping[str, str] = os.environ) -> Config:
     """Default < file < environment < flag. Raises ConfigError."""
     config = load_config(options.config, environ)
@@ -67,8 +76,18 @@ def read_config(options: Options, environ: Mapping[str, str] = os.environ) -> Co
     return config
 
 
-async def serve(options: Options, *, announce: bool = True) -> None:
-    """Run the gateway until SIGTERM or SIGINT. Raises ConfigError or LedgerError where it cannot start."""
+def announce(listening: Listening) -> None:
+    """Tell the operator."""
+    log(f"listening on {listening.url}")
+    log(f"providers: {', '.join(listening.providers) or 'none found; `upstack doctor` says where it looked'}")
+    kept = "off: nothing is recorded" if listening.ledger is None else f"{listening.receipts}, in {listening.ledger}"
+    log(f"receipts: {kept}")
+
+
+async def serve(
+    options: Options, ready: Callable[[Listening], None] = announce, stop: asyncio.Event | None = None
+) -> None:
+    """Run the gateway until SIGTERM, SIGINT or `stop`. Raises ConfigError or LedgerError where it cannot start."""
     config = read_config(options)
     replay = _replay(options)
     state = _state(config, 1, replay)
@@ -83,7 +102,8 @@ async def serve(options: Options, *, announce: bool = True) -> None:
         gateway = Gateway(
             config, state, ledger, backends, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
         )
-        await _run(gateway, options, replay, listener, announce=announce)
+        reloader = _Reloader(gateway, options, replay)
+        await _run(gateway, reloader, listener, ready, stop or asyncio.Event())
     finally:
         listener.close()
         for backend in backends.values():
@@ -92,9 +112,12 @@ async def serve(options: Options, *, announce: bool = True) -> None:
 
 
 async def _run(
-    gateway: Gateway, options: Options, replay: ReplayBackend | None, listener: socket.socket, *, announce: bool
+    gateway: Gateway,
+    reloader: _Reloader,
+    listener: socket.socket,
+    ready: Callable[[Listening], None],
+    stopping: asyncio.Event,
 ) -> None:
-    reloader = _Reloader(gateway, options, replay)
     protocol = hot_protocol(gateway)
     server = _Server(
         uvicorn.Config(
@@ -110,7 +133,6 @@ async def _run(
         )
     )
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_signal, server, stopping)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload_soon)
@@ -123,16 +145,15 @@ async def _run(
     gc.freeze()  # what is there now stays; collecting it over and over is a few percent of the load
     gc.set_threshold(*GC_THRESHOLD)
     listener.listen(BACKLOG)  # whoever reads the announcement can connect
-    if announce:
-        _announce(gateway, listener)
     try:
+        ready(_listening(gateway, listener))
         await server.serve(sockets=[listener])
     finally:
         for watcher in watchers:
             watcher.cancel()
 
 
-def run(options: Options) -> None:
+def run(options: Options, ready: Callable[[Listening], None] = announce) -> None:
     """Run `serve` on an event loop of its own: uvloop where there is one."""
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
@@ -141,7 +162,7 @@ def run(options: Options) -> None:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(options))
+        runner.run(serve(options, ready))
 
 
 class _Server(uvicorn.Server):
@@ -218,7 +239,7 @@ class _Reloader:
 
     def _keep_what_cannot_change(self, config: Config) -> None:
         old, new = self._gateway.config.server, config.server
-        for name in ("host", "port", "ledger"):
+        for name in ("host", "port", "ledger", "ledger_queue_bytes"):
             if getattr(old, name) != getattr(new, name):
                 raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
         if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:
@@ -303,16 +324,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(gateway: Gateway, listener: socket.socket) -> None:
+def _listening(gateway: Gateway, listener: socket.socket) -> Listening:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    log(f"listening on http://{shown}:{port}/v1")
-    providers = ", ".join(sorted(gateway.state.providers)) or "none found; `upstack doctor` says where it looked"
-    log(f"providers: {providers}")
-    kept = (
-        "off: nothing is recorded" if gateway.receipts == "off" else f"{gateway.receipts}, in {gateway.limits.ledger}"
-    )
-    log(f"receipts: {kept}")
+    ledger = None if gateway.receipts == "off" else gateway.limits.ledger
+    return Listening(f"http://{shown}:{port}/v1", sorted(gateway.state.providers), gateway.receipts, ledger)
 
 
 def log(message: str) -> None:
