@@ -7,7 +7,6 @@ is allowed and what was probably meant. Secrets are references (`env:NAME`, `fil
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 import tomllib
@@ -84,12 +83,26 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
     ledger: str = "upstack.db"  # the SQLite file
     max_body_bytes: int = 32 * 1024 * 1024  # of a request
-    max_answer_bytes: int = 32 * 1024 * 1024  # of an answer that is not streamed
+    max_answer_bytes: int = 32 * 1024 * 1024  # of an answer, and of what the ledger keeps of a streamed one
     ledger_queue_bytes: int = 64 * 1024 * 1024  # waiting to be written; above it requests are refused or rows dropped
     request_timeout: float = 30.0  # seconds a client may take to send its request
     keep_alive: float = 75.0  # seconds an idle client connection is kept
     drain: float = 30.0  # seconds streams may take to finish after SIGTERM
-    retries: int = 2  # attempts after the first pass over a plan's routes
+    retries: int = 2  # attempts after the first pass over a plan's routes, at most 100
+
+
+_DAY = 86_400.0
+_MOST = 256 * 1024 * 1024  # request and answer share a row of the ledger, which ends at 10**9 bytes
+RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends included
+    "port": (0, 65_535),
+    "max_body_bytes": (1, _MOST),
+    "max_answer_bytes": (1, _MOST),
+    "ledger_queue_bytes": (1, 2**40),
+    "request_timeout": (0.001, _DAY),
+    "keep_alive": (0.0, _DAY),
+    "drain": (0.0, _DAY),
+    "retries": (0, 100),
+}
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,17 +135,36 @@ def resolve_secret(reference: str, where: str, environ: Mapping[str, str] = os.e
     if kind == "env" and rest:
         value = environ.get(rest, "").strip()
         if not value:
-            raise ConfigError(f"{where}: the environment variable {rest} is not set")
+            variable = f"the environment variable {rest}" if _is_variable(rest) else f"what follows env: ({_UNSHOWN})"
+            raise ConfigError(f"{where}: {variable} is not set")
         return _header_safe(value, where)
     if kind == "file" and rest:
+        file = rest if _is_path(rest) else f"what follows file: ({_UNSHOWN})"
         try:
             value = Path(rest).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where}: cannot read {rest}: {type(error).__name__}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{where}: cannot read {file}: {type(error).__name__}") from None
         if not value:
-            raise ConfigError(f"{where}: {rest} is empty")
+            raise ConfigError(f"{where}: {file} is empty")
         return _header_safe(value, where)
     raise ConfigError(f'{where}: a secret is a reference, "env:NAME" or "file:/path", never the value itself')
+
+
+# Some write the key itself after env: or file:, and it must not come back in an error.
+_UNSHOWN = "not shown, as it could be the key itself"
+
+
+def _is_variable(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) is not None and not _like_a_key(text)
+
+
+def _is_path(text: str) -> bool:
+    return re.search(r"[/.]", text) is not None and not any(map(_like_a_key, text.split("/")))
+
+
+def _like_a_key(text: str) -> bool:
+    mixed = re.search(r"[a-z]", text) is not None and re.search(r"\d", text) is not None
+    return text.startswith(("sk-", "sk_")) or (len(text) > 20 and mixed)
 
 
 def _header_safe(value: str, where: str) -> str:
@@ -150,6 +182,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except ValueError:  # the one kind that the parser lets through: Python reads no integer of thousands of digits
+        raise ConfigError(f"{path}: holds a number of too many digits") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -157,10 +193,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for field in msgspec.structs.fields(ServerConfig):
         value = environ.get(f"UPSTACK_SERVER_{field.name.upper()}")
         if value is not None:
+            where = f"UPSTACK_SERVER_{field.name.upper()}"
             try:
                 found[field.name] = msgspec.convert(value, field.type, strict=False)
             except msgspec.ValidationError as error:
-                raise ConfigError(f"UPSTACK_SERVER_{field.name.upper()}: {error}") from None
+                raise ConfigError(f"{where}: {error}") from None
+            _check_range(field.name, found[field.name], where)
     return found
 
 
@@ -225,12 +263,12 @@ def _check(config: Config, source: str) -> None:
     for name, price in config.prices.items():
         if any(value is not None and not 0 <= value < 1e6 for value in msgspec.structs.astuple(price)):
             raise ConfigError(f"{source}: prices.{name}: USD per million tokens lie in 0 to 1,000,000")
-    server = config.server
-    for field in msgspec.structs.fields(ServerConfig):
-        value = getattr(server, field.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-            raise ConfigError(f"{source}: server.{field.name}: must not be negative")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{source}: server.{field.name}: must be a finite number")
-    if server.port > 65535:
-        raise ConfigError(f"{source}: server.port: ports lie in 0 to 65535")
+    for name in RANGES:
+        _check_range(name, getattr(config.server, name), f"{source}: server.{name}")
+
+
+def _check_range(name: str, value: Any, where: str) -> None:
+    if name in RANGES:
+        low, high = RANGES[name]
+        if not low <= value <= high:  # NaN is in no range
+            raise ConfigError(f"{where}: lies in {low:,} to {high:,}")
