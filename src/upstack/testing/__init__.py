@@ -12,7 +12,6 @@ from upstack.testing.connection import Recorded
 from upstack.testing.faults import Fault, Strikes
 from upstack.testing.flaky import FlakyProvider
 from upstack.testing.http_checks import HTTP_BACKEND_CHECKS, check_http_backend, eventually
-from upstack.testing.load import Answered, LoadClient, LoadReport
 from upstack.testing.providers import EchoProvider, FloodProvider, ScriptedProvider
 from upstack.testing.raw import End, RawClient, RawResponse, post_bytes
 from upstack.testing.server import Blackhole, FakeProvider
@@ -20,7 +19,6 @@ from upstack.testing.wire import Move, Step, error_response, response
 
 __all__ = [  # noqa: RUF022 - in plain order, as everywhere in the house
     "Answer",
-    "Answered",
     "BACKEND_CHECKS",
     "Blackhole",
     "ChatRequest",
@@ -32,8 +30,6 @@ __all__ = [  # noqa: RUF022 - in plain order, as everywhere in the house
     "FlakyProvider",
     "FloodProvider",
     "HTTP_BACKEND_CHECKS",
-    "LoadClient",
-    "LoadReport",
     "Message",
     "Move",
     "RawClient",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
@@ -28,7 +27,6 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     connection: int  # which of the provider's connections it came on, from 1
-    received_at: float  # monotonic seconds, when it was whole
 
     def header(self, name: str) -> str | None:
         """The first header of this name, in lower case, or None."""
@@ -172,7 +170,6 @@ class Connection(asyncio.Protocol):
             tuple(self._headers),
             self._body[0] if len(self._body) == 1 else b"".join(self._body),
             self.number,
-            time.monotonic(),
         )
         self._last = not self._parser.should_keep_alive()
         if self._steps is not None:
