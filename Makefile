@@ -43,7 +43,7 @@ fix: setup ## mend what ruff can mend, and format
 docs: setup ## write docs/reference from the code
 	@$(BIN)/python tools/generate_docs.py
 
-bench: setup ## CPU a request against nginx, and with ARGS=--peers against those that are installed
+bench: setup ## CPU a request against nginx, and against the peers that are installed; ARGS=--no-peers without
 	@$(BIN)/python -m benchmarks.data_plane $(ARGS)
 
 bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environment of its own under .peers/

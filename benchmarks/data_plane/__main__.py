@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, nargs="+", default=[64, 16])
     parser.add_argument(
-        "--peers", action="store_true", help="LiteLLM and Portkey too, where `make bench-peers` put them"
+        "--no-peers",
+        dest="peers",
+        action="store_false",
+        help="leave out LiteLLM and Portkey, also where `make bench-peers` has installed them",
     )
     parser.add_argument("--only", choices=["requests", "streams", "footprint"])
     parser.add_argument("--json", action="store_true")

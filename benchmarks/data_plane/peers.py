@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from benchmarks.data_plane.procs import free_port, running
@@ -19,7 +20,7 @@ def installed(stack: contextlib.ExitStack, folder: Path, provider: int) -> list[
     for name, start in (("LiteLLM", _litellm), ("Portkey", _portkey)):
         subject = start(stack, folder, provider)
         if subject is None:
-            print(f"{name} is not installed and left out: make bench-peers")
+            print(f"{name} is not installed and left out: make bench-peers", file=sys.stderr)
         else:
             found.append(subject)
     return found
