@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from tests.cli.recording import independent_sum, record, recorded_row
 from upstack.application.demo.loss import excess, loss_of
-from upstack.application.demo.report import Report, settle
+from upstack.application.demo.report import Report, percentile, settle
 from upstack.application.demo.roles import Roles, choose_roles
 from upstack.application.demo.scenario import Scenario, Wanted, prepare
-from upstack.application.demo.sending import Sent, percentile
+from upstack.application.demo.sending import Sent
 from upstack.application.gateway.explain import usd
 from upstack.cli.reporting import as_json, print_report
 from upstack.core.errors import ConfigError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,7 +10,7 @@ import msgspec
 
 from upstack.application.demo.loss import Excess, excess, loss_of
 from upstack.application.demo.scenario import Scenario
-from upstack.application.demo.sending import Sent, percentile
+from upstack.application.demo.sending import Sent
 from upstack.core.traffic import RecordedAnswer, TrafficRow, prompt_key
 from upstack.core.types import Picodollars, Price, Receipt
 
@@ -74,6 +75,12 @@ def settle(scenario: Scenario, sent: Sequence[Sent], receipts: Mapping[str, Rece
         faults=faults,
         checked=checked,
     )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that at least `share` of them do not exceed; 0 of none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
 def _faults(
