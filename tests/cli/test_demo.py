@@ -58,6 +58,7 @@ def test_it_needs_nothing_and_claims_nothing(tmp_path: Path) -> None:
         "50, counted in kept.db; 50 requests answered",
         "to the picodollar",
         "p50",
+        "The demo took",
     ):
         assert words in done.out
     assert "\x1b" not in done.out
@@ -85,6 +86,7 @@ def test_recorded_traffic_costs_what_the_file_says(tmp_path: Path) -> None:
     assert report["excess_loss"]["rows"] == 20, "rows without a truth cannot be measured"
     assert report["excess_loss"]["mean"] == pytest.approx(7 / 20)
     assert report["faults"] == []
+    assert report["took_s"] > 0
 
 
 def test_what_cannot_be_demonstrated_is_said(tmp_path: Path) -> None:

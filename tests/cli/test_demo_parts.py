@@ -217,13 +217,13 @@ def test_an_unknown_price_is_unknown_and_not_nothing(tmp_path: Path, capsys: pyt
     receipts = [replace(_receipt(index, scenario, "b/cheap"), cost_picodollars=None) for index in range(5)]
     report = _settled(scenario, [_sent(index, scenario) for index in range(5)], receipts)
     assert (report.served, report.always_reference, report.saved, report.checked) == (None, None, None, 0)
-    print_report(scenario, report, None, None)
+    print_report(scenario, report, 1.0, None, None)
     printed = capsys.readouterr().out
     assert "price unknown" in printed
     assert "unknown, as a price is" in printed
     assert "$" not in printed
     assert "picodollar" not in printed
-    assert as_json(scenario, report, "http://127.0.0.1:1", None)["saved"] == {
+    assert as_json(scenario, report, 1.0, None, "http://127.0.0.1:1")["saved"] == {
         "picodollars": None,
         "usd": None,
         "share": None,
@@ -238,9 +238,9 @@ def test_a_dearer_candidate_is_shown_as_such(tmp_path: Path, capsys: pytest.Capt
     report = _settled(scenario, sent, [_receipt(index, scenario, "a/dear") for index in range(5)])
     more = independent_sum(scenario.rows, "a/dear") - independent_sum(scenario.rows, "b/cheap")
     assert report.saved == -more
-    print_report(scenario, report, None, None)
+    print_report(scenario, report, 1.0, None, None)
     assert f"-${usd(more)} (-" in capsys.readouterr().out
-    assert as_json(scenario, report, "http://127.0.0.1:1", None)["saved"]["usd"] == f"-{usd(more)}"
+    assert as_json(scenario, report, 1.0, None, "http://127.0.0.1:1")["saved"]["usd"] == f"-{usd(more)}"
 
 
 def test_a_failed_request_is_counted_and_its_reason_kept(scenario: Scenario) -> None:

@@ -43,6 +43,7 @@ class Place(msgspec.Struct, frozen=True):
 
 def run(wanted: Wanted, *, as_json: bool) -> None:
     """Run the demo and print its report; UpstackError where something does not agree, after the report."""
+    began = time.perf_counter()
     need_client()
     with _ends_cleanly(), tempfile.TemporaryDirectory(prefix="upstack-demo-") as folder:
         notes = console(stderr=True)
@@ -54,11 +55,12 @@ def run(wanted: Wanted, *, as_json: bool) -> None:
             if not gateway.running:
                 raise UpstackError(f"the gateway ended: {gateway.last_words}")
             report = settle(scenario, sent, receipts_of(place.ledger, [each.receipt for each in sent]))
+            took_s = time.perf_counter() - began
             stays = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
             if as_json:
-                print_json(report_as_json(scenario, report, gateway.url, wanted.ledger))
+                print_json(report_as_json(scenario, report, took_s, wanted.ledger, gateway.url))
             else:
-                print_report(scenario, report, wanted.ledger, gateway.url if stays else None)
+                print_report(scenario, report, took_s, wanted.ledger, gateway.url if stays else None)
             _judge(report)
             if stays:
                 _stay(gateway, scenario, place, sent)

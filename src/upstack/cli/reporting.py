@@ -21,8 +21,8 @@ Line = tuple[str, str, str]  # name, value, style
 RECORDED = "Recorded answers of real models, replayed; no provider is called."
 
 
-def print_report(scenario: Scenario, report: Report, ledger: Path | None, url: str | None) -> None:
-    """Print the table; `url` where the gateway stays up."""
+def print_report(scenario: Scenario, report: Report, took_s: float, ledger: Path | None, url: str | None) -> None:
+    """Print the table; `took_s`: seconds from start to report; `url` where the gateway stays up."""
     simulated = scenario.file is None
     say(f"\nUpstack demo: {scenario.source}", style="bold")
     say(SIMULATED if simulated else RECORDED, style="bold yellow" if simulated else "")
@@ -31,7 +31,7 @@ def print_report(scenario: Scenario, report: Report, ledger: Path | None, url: s
         _traffic_lines(scenario, report),
         _route_lines(scenario),
         _money_lines(report),
-        _record_lines(report, ledger, url),
+        _record_lines(report, took_s, ledger, url),
     ):
         for name, value, style in section:
             lines.add_row(name, styled(value, style))
@@ -67,13 +67,14 @@ def _money_lines(report: Report) -> Iterator[Line]:
     yield "Certified", CLAIM, "bold yellow"
 
 
-def _record_lines(report: Report, ledger: Path | None, url: str | None) -> Iterator[Line]:
+def _record_lines(report: Report, took_s: float, ledger: Path | None, url: str | None) -> Iterator[Line]:
     where = "the ledger" if ledger is None else str(ledger)
     yield "Receipts written", f"{report.receipts:,}, counted in {where}; {report.answered:,} requests answered", ""
     if report.checked and not report.faults:
         part = "all" if report.checked == report.answered else f"{report.checked:,}"
         yield "Checked", f"{part} costs equal the traffic's own, to the picodollar", ""
     yield "Latency", f"p50 {_ms(report.p50_s)}, p99 {_ms(report.p99_s)} at the client, {AT_ONCE} at a time", ""
+    yield "The demo took", f"{took_s:.1f} s", ""
     if url is not None:
         yield "Gateway", f"{url}/v1", "bold"
 
@@ -110,7 +111,7 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def as_json(scenario: Scenario, report: Report, url: str, ledger: Path | None) -> dict[str, Any]:
+def as_json(scenario: Scenario, report: Report, took_s: float, ledger: Path | None, url: str) -> dict[str, Any]:
     """Everything, exactly: money in picodollars beside decimal USD."""
     saved, whole = report.saved, report.always_reference
     return {
@@ -139,6 +140,7 @@ def as_json(scenario: Scenario, report: Report, url: str, ledger: Path | None) -
         "costs_checked": report.checked,
         "faults": report.faults,
         "latency_s": {"p50": report.p50_s, "p99": report.p99_s, "at_once": AT_ONCE},
+        "took_s": took_s,
         "url": f"{url}/v1",
     }
 
