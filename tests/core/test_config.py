@@ -67,6 +67,13 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert (config.prices["acme/small"].input, config.prices["acme/small"].cached_input) == (0.1, None)
 
 
+def test_the_example_of_the_readme_is_a_configuration(tmp_path: Path) -> None:
+    """It can be copied as it stands."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    config = loaded(tmp_path, readme.partition("```toml\n")[2].partition("```")[0])
+    assert (list(config.tasks), list(config.prices)) == (["triage"], ["deepseek/deepseek-chat"])
+
+
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
     """Key by key, each read as its type; variables that name no key are somebody else's."""
     environ = {"UPSTACK_SERVER_PORT": "6000", "UPSTACK_SERVER_DRAIN": "0.5", "UPSTACK_MODEL": "x", "PORT": "7"}
