@@ -12,8 +12,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.doctor.gateways import look, reason_of, refusal, unreachable
-from upstack.application.doctor.loopback import through_proxy
+from upstack.application.client import look, reason_of, refusal, through_proxy, unreachable
 from upstack.application.gateway.explain import cost_in_words
 from upstack.application.gateway.state import build_state
 from upstack.cli.answering import Answer, read_stream

@@ -12,6 +12,7 @@ import typer
 
 from upstack.core.config import ServerConfig, load_config
 from upstack.core.errors import ConfigError
+from upstack.foundation.upstream.origin import authority
 
 if TYPE_CHECKING:
     from upstack.core.config import Config
@@ -48,8 +49,7 @@ def gateway_url(url: str | None, config: Path | None) -> str:
 
 def url_of(server: ServerConfig) -> str:
     """Where a gateway with this configuration is reached."""
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"http://{host}:{server.port}"
+    return f"http://{authority(server.host, server.port)}"
 
 
 def tidy(url: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 
-from upstack.application.doctor.gateways import ADMIN, client, refusal, unreachable
+from upstack.application.client import ADMIN, client, refusal, unreachable
 from upstack.cli.options import gateway_url
 from upstack.cli.output import print_json, say
 from upstack.core.errors import UpstackError

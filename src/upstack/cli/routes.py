@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from upstack.application.doctor.gateways import client
+from upstack.application.client import client
 from upstack.application.gateway.state import build_state
 from upstack.cli.options import gateway_url, read
 from upstack.cli.output import new_table, print_json, printable, say, show, usd_per_million

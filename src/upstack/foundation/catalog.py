@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import msgspec
 from upstack.core.config import Config, ProviderConfig, resolve_secret
 from upstack.core.errors import ConfigError
 from upstack.core.types import Provider, Timeouts, Tls
+from upstack.foundation.upstream.origin import is_loopback
 
 _CHAT_PATH = "/chat/completions"
 _BEARER = "bearer"
@@ -95,7 +95,7 @@ def warnings(config: Config, environ: Mapping[str, str]) -> list[str]:
     found = []
     for provider in providers_from(config, environ).values():
         url = urlsplit(provider.base_url)
-        if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
             found.append(f"{provider.name}: {url.hostname} is called over plain http: keys and content go unencrypted")
     for row in rows():
         if row.name not in config.providers:
@@ -249,15 +249,6 @@ def _reachable(url: SplitResult) -> SplitResult:
 
 def _ends_in_version(url: str) -> bool:
     return re.fullmatch(r"v\d+[a-z0-9]*", urlsplit(url).path.rpartition("/")[2]) is not None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _checked_path(path: str, where: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from upstack.application.doctor.finding import Finding
-from upstack.application.doctor.loopback import is_loopback
 from upstack.core.errors import SupplyError
+from upstack.foundation.upstream.origin import is_loopback
 from upstack.foundation.upstream.proxies import Proxies
 
 _TOPIC = "clients"

@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
+from upstack.application.client import PROBE_S, judge, reason_of, through_proxy
 from upstack.application.doctor.finding import Finding
-from upstack.application.doctor.gateways import PROBE_S, judge, reason_of
-from upstack.application.doctor.loopback import through_proxy
 from upstack.application.doctor.settings import Settings
 from upstack.core.errors import SupplyError
 from upstack.core.types import Provider

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import State
 from upstack.foundation.backends.openai import OpenAIBackend
 from upstack.foundation.prices import load_list, load_prices_toml
+from upstack.foundation.upstream.origin import authority, is_loopback
 
 if TYPE_CHECKING:
     from upstack.foundation.backends.base import Backend
@@ -299,11 +299,7 @@ def _replay(options: Options) -> ReplayBackend | None:
 
 
 def _only_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ConfigError(
             f'server.host = "{host}": only loopback (127.0.0.1, ::1, localhost) is served, as there are no keys yet '
             "and everybody who reaches the port could spend your money"
@@ -326,9 +322,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _listening(gateway: Gateway, listener: socket.socket) -> Listening:
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     ledger = None if gateway.receipts == "off" else gateway.limits.ledger
-    return Listening(f"http://{shown}:{port}/v1", sorted(gateway.state.providers), gateway.receipts, ledger)
+    url = f"http://{authority(host, port)}/v1"
+    return Listening(url, sorted(gateway.state.providers), gateway.receipts, ledger)
 
 
 def log(message: str) -> None:

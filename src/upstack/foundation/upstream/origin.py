@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Literal
 
 import msgspec
@@ -50,6 +51,16 @@ class Origin(msgspec.Struct, frozen=True):
     def forwarding_proxy(self) -> Proxy | None:
         """The proxy that must be given whole URLs; None where requests go to the origin itself or through a tunnel."""
         return self.proxy if self.scheme == "http" else None
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, by what it is called; an IPv6 address comes without brackets."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def authority(host: str, port: int | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from upstack.core.errors import Failure, SupplyError
-from upstack.foundation.upstream.origin import Proxy, authority
+from upstack.foundation.upstream.origin import Proxy, authority, is_loopback
 
 _Block = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -41,11 +41,11 @@ class Proxies:
     def _is_bypassed(self, host: str, port: int) -> bool:
         if "*" in self._bypass:
             return True
-        address = _address(host)
         # urllib sends even loopback addresses to the proxy unless NO_PROXY names them. We never do: on the proxy's
         # machine "localhost" is another host, so a local model server would be missed, or a stranger asked.
-        if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
+        if is_loopback(host):
             return True
+        address = _address(host)
         if address is not None and any(address in block for block in self._blocks):
             return True
         names = (host, authority(host, port))

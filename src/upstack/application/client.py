@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
-from upstack.application.doctor.loopback import through_proxy
 from upstack.core.errors import UpstackError
+from upstack.foundation.upstream.origin import is_loopback
 
 ADMIN = {"x-upstack-admin": "1"}
 PROBE_S = 2.0  # a gateway on this machine answers in a millisecond
 Found = Literal["ready", "not ready", "something else", "nothing"]
+
+
+def through_proxy(url: str) -> bool:
+    """Say whether the environment's proxies may be used for `url`: never for loopback."""
+    return not is_loopback(urlsplit(url).hostname or "")
 
 
 def client(base: str) -> httpx2.Client:
