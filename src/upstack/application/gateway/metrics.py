@@ -95,8 +95,10 @@ class Metrics:
         if len(receipt.attempts) > 1 or receipt.state != "answered":
             for attempt in receipt.attempts:
                 if attempt.failure is not None:
-                    name = attempt.route if len(self.failures) < LABELS else OTHER
-                    self.failures[name, attempt.failure] += 1
+                    key = (attempt.route, attempt.failure)
+                    if key not in self.failures and len(self.failures) >= LABELS:
+                        key = (OTHER, attempt.failure)
+                    self.failures[key] += 1
 
     def _new_row(self, receipt: Receipt) -> _Row:
         route = receipt.route if len(self.rows) < LABELS else OTHER
