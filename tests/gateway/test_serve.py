@@ -226,3 +226,9 @@ def test_binding_beyond_loopback_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="only loopback"):
         serving.start()
     assert serving.process.wait(10) == 2
+
+
+def test_models_lists_nothing_that_callers_made_up(gateway: Serving) -> None:
+    """A name that was asked for once is served, and is no offer of ours."""
+    assert gateway.post(chat("echo/made-up")).status_code == 200
+    assert "echo/made-up" not in gateway.get("/v1/models").text

@@ -30,7 +30,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
     async def models(_: HttpRequest) -> Response:
         rows = [
             {"id": name, "object": "model", "created": 0, "owned_by": _owner(gateway, name)}
-            for name in sorted(gateway.state.plans)
+            for name in gateway.listed()
         ]
         return _json({"object": "list", "data": rows})
 

@@ -77,6 +77,10 @@ class Gateway:
                 self.state = state
         return self.state
 
+    def listed(self) -> list[str]:
+        """Names that may be asked for because they are configured; callers can make up any number of others."""
+        return sorted(self.state.plans.keys() - set(self._learned))
+
     def swap(self, config: Config, state: State) -> None:
         """Take a new configuration: requests in flight finish on the plans they have."""
         self.config = config
