@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.gateway.serving import Serving, chat, provider
+from tests.gateway.serving import SRC, Serving, chat, provider
 from upstack.application.gateway.server import SETTLE
 from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider
 
@@ -245,3 +245,20 @@ def test_a_key_that_cannot_change_while_serving_is_refused(tmp_path: Path, line:
         answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
         assert answer.status_code == 422
         assert f"server.{line.partition(' ')[0]} cannot change" in answer.json()["error"]["message"]
+
+
+def test_a_broken_price_list_is_told_and_outlived(tmp_path: Path) -> None:
+    """What nobody expected in the background is one line of the log, and the gateway serves on."""
+    broken = tmp_path / "site" / "genai_prices"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('half installed')\n")
+    with EchoProvider() as echo:
+        # Only a provider with a price list has it loaded; the task's route has a price of its own.
+        config = provider("openai", echo.base_url) + '[tasks.t]\nreference = "openai/m"\n'
+        config += '[prices."openai/m"]\ninput = 1.0\noutput = 1.0\n'
+        with Serving(tmp_path, config, env={"PYTHONPATH": f"{broken.parent}:{SRC}"}) as serving:
+            deadline = time.monotonic() + 10
+            while "loading the price list failed: RuntimeError" not in serving.log and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert serving.log.count("loading the price list failed: RuntimeError") == 1
+            assert serving.post(chat("task/t")).status_code == 200

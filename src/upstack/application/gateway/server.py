@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -259,21 +260,41 @@ async def _drain(gateway: Gateway, server: uvicorn.Server, stopping: asyncio.Eve
 
 
 async def _watch(protocol: type[HotProtocol], reloader: _Reloader) -> None:
+    """Look at the configuration file and at silent callers, for ever: no error of ours may end that."""
     while True:
         await asyncio.sleep(TICK)
-        reloader.look()
+        try:
+            reloader.look()
+        except Exception as error:  # noqa: BLE001 - the process's edge
+            _tell("the look at the configuration file", error)
         now = time.monotonic()
         for connection in list(protocol.open_protocols):
-            connection.overdue(now)
+            try:
+                connection.overdue(now)
+            except Exception as error:  # noqa: BLE001 - the process's edge, and others wait for their turn
+                _tell("the look at a silent caller", error)
+                connection.transport.abort()
 
 
 async def _keep_prices(gateway: Gateway) -> None:
     """Load the price list beside the first requests, not in front of one, then follow the prices that change."""
     if any(provider.catalog != "" for provider in gateway.state.providers.values()):
-        await asyncio.get_running_loop().run_in_executor(None, load_list)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, load_list)
+        except Exception as error:  # noqa: BLE001 - the process's edge
+            _tell("loading the price list", error)
     while True:
-        gateway.reprice(datetime.now(UTC))
+        try:
+            gateway.reprice(datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 - the process's edge
+            _tell("repricing", error)
         await asyncio.sleep(PRICE_CHECK)
+
+
+def _tell(what: str, error: Exception) -> None:
+    """Log an error that nobody expected by its kind and place; its text may hold anything."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log(f"{what} failed: {type(error).__name__} in {place.filename}:{place.lineno}; going on")
 
 
 def _stop_signal(server: uvicorn.Server, stopping: asyncio.Event) -> None:
