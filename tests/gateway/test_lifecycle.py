@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -13,7 +15,7 @@ import pytest
 
 from tests.gateway.serving import SRC, Serving, chat, provider
 from upstack.application.gateway.server import SETTLE
-from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider
+from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider, post_bytes
 
 
 def config_of(echo: EchoProvider, order: str = '"a/m", "b/m"') -> str:
@@ -137,7 +139,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
                 await asyncio.sleep(0.4)
                 serving.process.send_signal(signal.SIGTERM)
                 await asyncio.sleep(0.1)
-                await other.send(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+                await other.send(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 assert (await other.read()).status == 503
                 refused = await other.ask(chat("slow/m"))
                 assert refused.json()["error"]["code"] == "draining"
@@ -217,6 +219,57 @@ def test_a_caller_that_leaves_cancels_the_provider(tmp_path: Path) -> None:
             time.sleep(0.3)
             assert serving.rows("select state, error from receipts") == [("cancelled", "client_gone")] * 2
             assert serving.get("/metrics").text.count("upstack_in_flight 0.0") == 1
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        post_bytes(chat("slow/m")),
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * 3000,  # more than is read ahead
+    ],
+)
+def test_a_caller_that_leaves_with_requests_queued_cancels_the_provider(tmp_path: Path, behind: bytes) -> None:
+    """What waits behind the answer does not hide that nobody waits for it any more."""
+    with ScriptedProvider(lambda _: Answer("x", first_byte_delay_s=60.0)) as slow:
+        config = provider("slow", slow.base_url).replace("first_byte = 1", "first_byte = 60")
+        with Serving(tmp_path, config) as serving:
+            with socket.create_connection(("127.0.0.1", serving.port), 5) as caller:
+                caller.sendall(post_bytes(chat("slow/m")))
+                wait_until(lambda: slow.count == 1)
+                caller.sendall(behind)
+                time.sleep(0.2)  # it may read some of that
+            wait_until(lambda: not slow.open_connections)
+            assert slow.count == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_that_never_reads_its_answer_is_let_go(tmp_path: Path, stream: bool) -> None:
+    """An answer that is over, whole or cut, does not hold its connection for a caller that takes none of it."""
+    whole = ScriptedProvider(lambda _: Answer("x" * 20_000_000))
+    with FloodProvider(200.0) if stream else whole as fake:
+        config = provider("fake", fake.base_url).replace("total = 20", "total = 1")
+        with Serving(tmp_path, "[server]\nkeep_alive = 0.4\n" + config) as serving, socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(("127.0.0.1", serving.port))
+            caller.sendall(post_bytes(chat("fake/m", stream=stream)))
+            wait_until(lambda: serving.rows("select 1 from receipts where state != 'open'") != [])
+            wait_until(lambda: not held(serving.port, caller.getsockname()[1]))
+
+
+def held(port: int, peer: int) -> bool:
+    """Whether a process still has the connection from `peer` to `port`; the kernel may keep it longer."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = [(int(row[1][-4:], 16), int(row[2][-4:], 16), row[9]) for row in rows]  # ports in hexadecimal, inode
+    return any((here, there) == (port, peer) and inode != "0" for here, there, inode in ends)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what comes by itself; fail where it does not."""
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_caller_that_does_not_read_holds_the_provider_back(tmp_path: Path) -> None:

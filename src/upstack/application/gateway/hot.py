@@ -6,6 +6,7 @@ transport's side alone: it frames bytes, minds limits and connection state, and 
 
 from __future__ import annotations
 
+import select
 import time
 from collections import deque
 from http import HTTPStatus
@@ -21,9 +22,12 @@ from upstack.core.errors import RequestError
 
 HOT_PATH = b"/v1/chat/completions"
 LARGEST_HEAD = 64 * 1024  # bytes of request line and headers
+READ_AHEAD = 64 * 1024  # bytes of requests read while earlier ones are answered
 LINGER = 2.0  # seconds a caller whose request was cut short has to read why
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_VERSIONS = ("1.1", "1.0")
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)  # where it is unknown, only a reset is seen
 _CLOSE = b"connection: close\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -128,10 +132,12 @@ class HotProtocol(HttpToolsProtocol):
         self.access_log = False
         self.hot: HotCycle | None = None  # whose body is being read
         self.answering: HotCycle | None = None
-        self.lingering = False  # only waiting for the caller to take our last words
+        self.lingering = False  # taking no more, only waiting for the caller to read our last words
+        self.ahead = 0  # bytes read while requests wait for their turn
+        self.unsent = 0  # bytes of answers in our buffer when last looked at, and when that last changed
+        self.moved = self.since = time.monotonic()  # since: when the connection last began to wait for its caller
         self.head_size = 0
         self.in_head = False
-        self.since = time.monotonic()  # when the connection last began to wait for its caller
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -159,36 +165,58 @@ class HotProtocol(HttpToolsProtocol):
         """Feed the parser, within the limit for a request's head."""
         if self.lingering:
             return
-        began_before = self.in_head
+        if self.in_head:
+            self.head_size += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._go_on_without_upgrade(data[stop.args[0] :])
-            return
+            self._feed_without_offers(memoryview(data)[stop.args[0] :])
         except httptools.HttpParserError:
-            self._reject(400, RequestError("Invalid HTTP request", code="invalid_http"))
-            return
-        if self.in_head and self._head_size(data, began_before=began_before) > LARGEST_HEAD:
-            self._reject(431, RequestError("The request's headers are too large", code="headers_too_large"))
+            self._reject(RequestError("Invalid HTTP request", code="invalid_http"))
+        if self.in_head and self._head_so_far() > LARGEST_HEAD:
+            self._reject(RequestError("The request's headers are too large", status=431, code="headers_too_large"))
+        if self.pipeline:
+            self._read_ahead(len(data))
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Take a request as if it had not asked for another protocol: the parser stops before such a one's body."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":  # upgrades by itself, and this is no proxy
-            self._reject(405, RequestError("CONNECT is not served here", status=405, code="invalid_http"))
-            return
+    def _feed_without_offers(self, rest: memoryview) -> None:
+        """Take a request as if it had not offered another protocol, and those in `rest` behind it.
+
+        The parser stops behind the head of such a request, before its body: it is given the head again, without.
+        """
         offer = {b"upgrade", b"connection", b"http2-settings"}
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in offer)
-        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, self.parser.get_http_version().encode(), lines)
-        self.parser = httptools.HttpRequestParser(self)
-        self.data_received(head + rest)
+        try:
+            while not self.lingering:
+                method = self.parser.get_method()
+                if method == b"CONNECT":  # upgrades by itself, and this is no proxy
+                    self._reject(RequestError("CONNECT is not served here", status=405, code="invalid_http"))
+                    return
+                lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in offer)
+                version = self.parser.get_http_version().encode()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines))
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as stop:
+                    rest = rest[stop.args[0] :]
+                else:
+                    return
+        except httptools.HttpParserError:
+            self._reject(RequestError("Invalid HTTP request", code="invalid_http"))
 
-    def _head_size(self, data: bytes, *, began_before: bool) -> int:
-        """How large the unfinished head is by now: what came since it began, and the headers that came with that."""
-        if began_before:
-            self.head_size += len(data)
+    def _head_so_far(self) -> int:
+        """How large the unfinished head is by now: what came since the data it began in, and what is read of it."""
         read = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         return max(self.head_size, read)
+
+    def _read_ahead(self, size: int) -> None:
+        """Read on behind the answer under way, up to a limit: with reading off, a caller that leaves goes unnoticed."""
+        if self.transport.is_closing():
+            return
+        self.ahead += size
+        if self.ahead > READ_AHEAD:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()  # uvicorn stops at the first request that waits
 
     def pause_writing(self) -> None:
         """The caller does not read: stop reading from the provider."""
@@ -227,14 +255,18 @@ class HotProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Decide whose request it is."""
         self.in_head = False
-        if self.parser.should_upgrade():
-            return  # the same request comes again at once, without the offer
-        if not self.url.startswith(HOT_PATH) or self.parser.get_method() != b"POST" or not self._is_hot_path():
+        parser = self.parser
+        if self.lingering or parser.should_upgrade():
+            return  # in the latter case the same request comes again at once, without the offer
+        version = parser.get_http_version()
+        if version not in _VERSIONS:
+            self._reject(RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here", status=505, code="invalid_http"))
+            return
+        if not self.url.startswith(HOT_PATH) or parser.get_method() != b"POST" or not self._is_hot_path():
             self._hand_over()
             return
-        parser = self.parser
         headers = dict(self.headers)
-        modern = parser.get_http_version() != "1.0"
+        modern = version != "1.0"
         cycle = HotCycle(self, headers, keep_alive=modern and parser.should_keep_alive(), chunked=modern)
         self.hot = cycle
         cycle.refusal = self._check(headers)
@@ -247,7 +279,8 @@ class HotProtocol(HttpToolsProtocol):
         """Collect the body of a hot request, up to the limit."""
         cycle = self.hot
         if cycle is None:
-            super().on_body(body)
+            if not self.lingering:
+                super().on_body(body)
         elif cycle.refusal is None:
             cycle.size += len(body)
             cycle.body.append(body)
@@ -261,7 +294,7 @@ class HotProtocol(HttpToolsProtocol):
         """Start a hot request, or queue it behind the one being answered."""
         cycle = self.hot
         if cycle is None:
-            if not self.parser.should_upgrade():
+            if not self.lingering and not self.parser.should_upgrade():
                 super().on_message_complete()
             return
         self.hot = None
@@ -271,7 +304,6 @@ class HotProtocol(HttpToolsProtocol):
             self.answering = cycle
             cycle.start()
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
     # -- after a response --------------------------------------------------------------------------------------
@@ -284,16 +316,24 @@ class HotProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self.pipeline:
-            self.flow.resume_reading()
+            if self.ahead or self.flow.read_paused:
+                self._read_on()
             if self.hot is not None and not self.hot.size and b"expect" in self.hot.headers:
                 self.transport.write(_CONTINUE)  # its turn only now
             return
         cycle, app = self.pipeline.pop()
+        if not self.pipeline:
+            self._read_on()
         if isinstance(cycle, HotCycle):
             self.answering = cycle
             self.loop.call_soon(self._start, cycle)  # not from inside the last one: a long pipeline would nest
         else:
             self._start_asgi_task(cycle, app)
+
+    def _read_on(self) -> None:
+        """Read as always: nothing waits any more."""
+        self.ahead = 0
+        self.flow.resume_reading()
 
     def _start(self, cycle: HotCycle) -> None:
         if not cycle.disconnected:
@@ -304,16 +344,35 @@ class HotProtocol(HttpToolsProtocol):
         silent = now - self.since
         limits = self.gateway.limits
         body_awaited = self.cycle is not None and not self.cycle.response_complete and self.cycle.more_body
-        if self.lingering:
+        if self._is_stuck(now) or self._has_left():
+            self.transport.abort()
+        elif self.lingering:
             if silent > LINGER:
                 self.transport.close()
         elif self.answering is not None or self.pipeline:
-            return  # it is our turn, and what else comes is not even read
+            return  # it is our turn, whatever else has come
         elif self.hot is not None or self.in_head or body_awaited:
             if silent > limits.request_timeout:
-                self._reject(408, RequestError("The request did not arrive in time", code="request_timeout"))
+                self._reject(RequestError("The request did not arrive in time", status=408, code="request_timeout"))
         elif self._is_free() and silent > limits.keep_alive:
             self.transport.close()
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether no more is to be said, and the caller has taken none of what is left for `keep_alive` seconds."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self.unsent or not unsent:
+            self.unsent, self.moved = unsent, now
+            return False
+        over = self.lingering or self.transport.is_closing() or self._is_free()
+        return over and now - self.moved > self.gateway.limits.keep_alive
+
+    def _has_left(self) -> bool:
+        """Whether the caller hung up while we do not read: behind what it sent, its end is not told otherwise."""
+        if not self.flow.read_paused or self.transport.is_closing():
+            return False
+        look = select.poll()
+        look.register(self.transport.get_extra_info("socket"), _HUNG_UP)
+        return bool(look.poll(0))
 
     def _is_hot_path(self) -> bool:
         return len(self.url) == len(HOT_PATH) or self.url[len(HOT_PATH) : len(HOT_PATH) + 1] == b"?"
@@ -328,12 +387,16 @@ class HotProtocol(HttpToolsProtocol):
         self.url = url
         for name, value in headers:
             super().on_header(name, value)
+        # uvicorn starts a request at once unless its latest cycle is unfinished. It knows nothing of a hot answer under
+        # way: standing in for that cycle, the answer has the request queued behind itself, in order.
         if self.answering is not None and (self.cycle is None or self.cycle.response_complete):
             self.cycle = self.answering
         try:
             super().on_headers_complete()
         finally:
-            if isinstance(self.cycle, HotCycle):  # the URL was none
+            # uvicorn has put its new cycle in the place of ours, unless the URL was none and it raised: from then on
+            # it would give ours bodies and disconnects, which it is no taker for.
+            if isinstance(self.cycle, HotCycle):
                 self.cycle = None
 
     def _check(self, headers: dict[bytes, bytes]) -> RequestError | None:
@@ -352,21 +415,24 @@ class HotProtocol(HttpToolsProtocol):
         if self._is_free():
             self.hot = None
             self.answering = cycle
+            cycle.keep_alive = False
+            self.lingering = True  # before the answer, which must neither close at once nor be followed by another
             cycle.start()
             self._linger()
 
-    def _reject(self, status: int, error: RequestError) -> None:
+    def _reject(self, error: RequestError) -> None:
         """Answer what is no request, where nothing is under way, and hang up."""
         self.in_head = False
         self.hot = None
-        if self.transport.is_closing():
+        if self.lingering or self.transport.is_closing():
             return
         if not self._is_free():
+            self.lingering = True
             self.transport.close()
             return
         body = error_body(error)
         head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (_STATUS_LINES[status], len(body)) + body)
+        self.transport.write(head % (_STATUS_LINES[error.status], len(body)) + body)
         self._linger()
 
     def _linger(self) -> None:
