@@ -50,7 +50,7 @@ async def asgi(folder: Path, **urls: str) -> AsyncIterator[tuple[httpx2.AsyncCli
     )
     transport = httpx2.ASGITransport(build_app(gateway, never), raise_app_exceptions=False)
     try:
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client, gateway
     finally:
         await backend.close()

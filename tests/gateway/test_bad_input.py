@@ -41,10 +41,10 @@ def exchange(gateway: Serving, *sent: bytes, answers: int = 1) -> list[RawRespon
 
 def post(body: bytes, headers: str = "content-type: application/json\r\n", path: str = "/v1/chat/completions") -> bytes:
     """The bytes of a POST."""
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 GOOD = post(json.dumps(chat("echo/m", "still here")).encode())
 
 
@@ -59,7 +59,7 @@ GOOD = post(json.dumps(chat("echo/m", "still here")).encode())
         (post(b"{}", ""), 415, "unsupported_content_type"),
         (post(b"{}", "content-type: application/json\r\ncontent-encoding: gzip\r\n"), 415, "unsupported_encoding"),
         (post(b""), 400, "invalid_json"),
-        (b"GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n", 405, "invalid_request"),
+        (b"GET /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n\r\n", 405, "invalid_request"),
     ],
 )
 def test_wrong_requests_get_their_4xx_and_the_connection_lives(
@@ -70,6 +70,67 @@ def test_wrong_requests_get_their_4xx_and_the_connection_lives(
     assert (wrong.status, wrong.json()["error"]["code"]) == (status, code)
     assert right.status == 200
     assert right.json()["choices"][0]["message"]["content"] == "still here"
+
+
+JSON = "content-type: application/json\r\n"
+ASGI = "/v1/chat%2Fcompletions"  # the same endpoint, past the hot path
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", ASGI])
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ("content-type: application/jsonx\r\n", 415, "unsupported_content_type"),
+        (JSON + "content-encoding: gzip\r\n", 415, "unsupported_encoding"),
+        (JSON + "transfer-encoding: gzip, chunked\r\n", 501, "unsupported_encoding"),
+        (JSON + "content-length: 200001\r\n", 413, "body_too_large"),
+        (JSON + "host: rebound.example\r\n", 403, "host_not_allowed"),
+        (JSON + "host: localhost.example:4000\r\n", 403, "host_not_allowed"),
+        (JSON + "host: user@localhost\r\n", 403, "host_not_allowed"),
+        (JSON + "host:\r\n", 403, "host_not_allowed"),
+        (JSON + "origin: https://page.example\r\n", 403, "origin_not_allowed"),
+        (JSON + "origin: null\r\n", 403, "origin_not_allowed"),
+        (JSON + "origin: http://[\r\n", 403, "origin_not_allowed"),
+    ],
+)
+def test_heads_are_refused_alike_on_both_paths(
+    gateway: Serving, path: str, headers: str, status: int, code: str
+) -> None:
+    """What the head alone tells is answered the same with and without the hot path."""
+    body = GOOD.partition(b"\r\n\r\n")[2]
+    framed = "transfer-encoding" in headers or "content-length" in headers
+    length = "" if framed else f"content-length: {len(body)}\r\n"
+    sent = f"POST {path} HTTP/1.1\r\n{headers}{length}\r\n".encode()
+    [answer] = exchange(gateway, sent + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if framed else body))
+    assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", ASGI])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "content-type: Application/JSON ; charset=utf-8\r\n",
+        JSON + "content-encoding: IDENTITY\r\n",
+        JSON + "host: LOCALHOST:4000\r\n",
+        JSON + "host: app.localhost\r\n",
+        JSON + "host: 127.0.0.1\r\n",
+        JSON + "host: [::1]:4000\r\n",
+        JSON + "origin: http://localhost:3000\r\n",
+    ],
+)
+def test_heads_are_taken_alike_on_both_paths(gateway: Serving, path: str, headers: str) -> None:
+    """Names, types and encodings are compared without regard to case, and this machine's own callers are served."""
+    body = GOOD.partition(b"\r\n\r\n")[2]
+    sent = f"POST {path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+    [answer] = exchange(gateway, sent)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/receipts/x", "/metrics", "/healthz"])
+def test_a_page_that_names_itself_this_machine_reads_nothing(gateway: Serving, path: str) -> None:
+    """A name made to resolve to loopback opens no endpoint to the page behind it."""
+    [answer] = exchange(gateway, f"GET {path} HTTP/1.1\r\nhost: rebound.example:{gateway.port}\r\n\r\n".encode())
+    assert (answer.status, answer.json()["error"]["code"]) == (403, "host_not_allowed")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +165,25 @@ def test_oversized_body_is_413_however_it_is_announced(gateway: Serving) -> None
     head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     [second] = exchange(gateway, head, *[b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 4)
     assert (second.status, second.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("more", ["", "connection: close\r\n"])
+def test_oversized_body_that_comes_with_its_head_is_413(gateway: Serving, more: str) -> None:
+    """Head and body in one piece are refused like any other: readable, the end announced, nothing in the log."""
+    before = gateway.log
+    answer, after = exchange(gateway, post(b"x" * 200_001, JSON + more) + GOOD, answers=2)
+    assert (answer.status, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert answer.header("connection") == "close"
+    assert after.end is End.CLOSED
+    assert gateway.log == before
+
+
+@pytest.mark.parametrize("line", ["POST /v1/chat/completions HTTP/2.0", "GET /healthz HTTP/2.0", "GET / HTTP/0.9"])
+def test_other_versions_are_505(gateway: Serving, line: str) -> None:
+    """Of what is not spoken here, no request is taken."""
+    answer, after = exchange(gateway, f"{line}\r\nhost: localhost\r\n{JSON}\r\n".encode() + GOOD, answers=2)
+    assert (answer.status, answer.json()["error"]["code"]) == (505, "invalid_http")
+    assert after.end is not End.WHOLE
 
 
 def test_endless_headers_are_431(gateway: Serving) -> None:
@@ -143,7 +223,7 @@ def test_idle_connections_are_closed_without_a_word(gateway: Serving) -> None:
 
 def test_pipelined_requests_are_answered_in_order(gateway: Serving) -> None:
     """Hot and ordinary requests on one connection, all sent at once, are answered one after the other."""
-    listing = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    listing = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
     texts = [f"text {number}" for number in range(40)]
     sent = b"".join(post(json.dumps(chat("echo/m", text)).encode()) + listing for text in texts)
     answers = exchange(gateway, sent, answers=80)
@@ -162,7 +242,7 @@ def test_http_1_0_and_connection_close_end_the_connection(gateway: Serving) -> N
     head, _, events = seen.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert events.endswith(b"data: [DONE]\n\n")
-    answer, after = exchange(gateway, GOOD.replace(b"host: x", b"connection: close"), answers=2)
+    answer, after = exchange(gateway, GOOD.replace(b"host: localhost", b"connection: close"), answers=2)
     assert answer.status == 200
     assert after.end is End.CLOSED
 
@@ -185,10 +265,19 @@ def test_an_offer_to_upgrade_is_passed_over(gateway: Serving, path: str) -> None
     offer += "upgrade: h2c\r\nhttp2-settings: AA\r\n"
     sent = post(json.dumps(chat("echo/m", "upgraded")).encode(), offer, path)
     if path == "/healthz":
-        sent = f"GET {path} HTTP/1.1\r\nhost: x\r\n{offer}\r\n".encode()
+        sent = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{offer}\r\n".encode()
     first, second = exchange(gateway, sent + GOOD, answers=2)
     assert (first.status, second.status) == (200, 200)
     assert path == "/healthz" or first.json()["choices"][0]["message"]["content"] == "upgraded"
+
+
+def test_many_offers_to_upgrade_are_passed_over(gateway: Serving) -> None:
+    """However many requests with such an offer come at once, all are answered."""
+    before = gateway.log
+    offer = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n"
+    answers = exchange(gateway, offer * 1200, answers=1200)
+    assert {answer.status for answer in answers} == {200}
+    assert gateway.log == before
 
 
 def test_connect_is_not_served(gateway: Serving) -> None:
@@ -205,12 +294,30 @@ def test_large_headers_in_pieces_are_taken(gateway: Serving) -> None:
     assert answer.status == 200
 
 
+def test_a_head_behind_a_long_body_is_not_taken_for_large(gateway: Serving) -> None:
+    """What ends one request and begins the next in one piece counts for the head only from where that begins."""
+    body = json.dumps(chat("echo/m", "y" * 150_000)).encode()
+    whole = post(body) + GOOD
+
+    async def run() -> list[int]:
+        async with RawClient(gateway.port) as client:
+            statuses = []
+            for _ in range(6):  # the kernel's window opens with time
+                for piece in (whole[:30], whole[30:-120], whole[-120:]):
+                    await client.send(piece)
+                    await asyncio.sleep(0.01)
+                statuses += [(await client.read()).status for _ in range(2)]
+            return statuses
+
+    assert asyncio.run(run()) == [200] * 12
+
+
 def test_content_never_reaches_the_log(gateway: Serving) -> None:
     """Whatever is wrong with a request, nothing of it is logged."""
     canary = "CANARY-1234"
     exchange(gateway, post(f'{{"model":"{canary}","messages":[{{"content":"{canary}"'.encode()))
     exchange(gateway, post(json.dumps(chat(f"nobody/{canary}", canary)).encode()))
-    exchange(gateway, f"GET /{canary} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    exchange(gateway, f"GET /{canary} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     exchange(gateway, f"POST {canary}\x00 HTTP/1.1\r\n\r\n".encode())
     assert canary not in gateway.log
 

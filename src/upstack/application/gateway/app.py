@@ -8,15 +8,17 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route as Path
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.explain import explain
 from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.head import refuse, refuse_chat, too_large
 from upstack.application.gateway.metrics import exposition
 from upstack.core.errors import RequestError, UpstackError
 
@@ -80,6 +82,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
             Path("/admin/health", health),
             Path("/admin/reload", do_reload, methods=["POST"]),
         ],
+        middleware=[Middleware(_Door)],
         exception_handlers={HTTPException: _http_error, UpstackError: _own_error, Exception: _any_error},
     )
 
@@ -99,6 +102,17 @@ def routes_health(gateway: Gateway) -> dict[str, object]:
     }
 
 
+class _Door:
+    """Turns away callers that no endpoint serves."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = refuse(dict(scope["headers"])) if scope["type"] == "http" else None
+        await (self._app if error is None else _error(error))(scope, receive, send)
+
+
 class _ChatEndpoint:
     """Chat completions for any ASGI server; the same exchange, another sink."""
 
@@ -109,11 +123,12 @@ class _ChatEndpoint:
         sink = _AsgiSink()
         exchange = sink.exchange = Exchange(self._gateway, sink)
         headers = {name.lower(): value for name, value in scope["headers"]}
+        limit = self._gateway.limits.max_body_bytes
         try:
-            if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
-                message = "Send the request as content-type: application/json"
-                raise RequestError(message, status=415, code="unsupported_content_type")
-            body = await _read_body(receive, self._gateway.limits.max_body_bytes)
+            refusal = refuse_chat(headers, limit)
+            if refusal is not None:
+                raise refusal
+            body = await _read_body(receive, limit)
         except RequestError as error:
             exchange.refuse(error)
         else:
@@ -135,7 +150,7 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > limit:
-            raise RequestError(f"The body is above server.max_body_bytes ({limit})", status=413, code="body_too_large")
+            raise too_large(limit)
         if not message.get("more_body", False):
             return b"".join(pieces)
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.head import refuse_chat, too_large
 from upstack.core.errors import RequestError
 
 HOT_PATH = b"/v1/chat/completions"
@@ -269,7 +270,7 @@ class HotProtocol(HttpToolsProtocol):
         modern = version != "1.0"
         cycle = HotCycle(self, headers, keep_alive=modern and parser.should_keep_alive(), chunked=modern)
         self.hot = cycle
-        cycle.refusal = self._check(headers)
+        cycle.refusal = refuse_chat(headers, self.gateway.limits.max_body_bytes)
         if cycle.refusal is not None and cycle.refusal.status == 413:
             self._refuse_early(cycle)
         elif b"expect" in headers and cycle.refusal is None and self._is_free():
@@ -287,7 +288,7 @@ class HotProtocol(HttpToolsProtocol):
             limit = self.gateway.limits.max_body_bytes
             if cycle.size > limit:
                 cycle.body.clear()
-                cycle.refusal = _too_large(limit)
+                cycle.refusal = too_large(limit)
                 self._refuse_early(cycle)
 
     def on_message_complete(self) -> None:
@@ -399,17 +400,6 @@ class HotProtocol(HttpToolsProtocol):
             if isinstance(self.cycle, HotCycle):
                 self.cycle = None
 
-    def _check(self, headers: dict[bytes, bytes]) -> RequestError | None:
-        kind = headers.get(b"content-type", b"")
-        if kind != b"application/json" and not kind.lower().startswith(b"application/json"):
-            message = "Send the request as content-type: application/json"
-            return RequestError(message, status=415, code="unsupported_content_type")
-        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
-            return RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
-        length = headers.get(b"content-length")
-        limit = self.gateway.limits.max_body_bytes
-        return _too_large(limit) if length is not None and int(length) > limit else None
-
     def _refuse_early(self, cycle: HotCycle) -> None:
         """Answer before the rest of an unwanted body has come; take no more, and hang up when the caller has read."""
         if self._is_free():
@@ -441,11 +431,6 @@ class HotProtocol(HttpToolsProtocol):
         self.since = time.monotonic()
         if not self.transport.is_closing():
             self.transport.write_eof()
-
-
-def _too_large(limit: int) -> RequestError:
-    message = f"The body is above server.max_body_bytes ({limit})"
-    return RequestError(message, status=413, code="body_too_large")
 
 
 def hot_protocol(gateway: Gateway) -> type[HotProtocol]:
