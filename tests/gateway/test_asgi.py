@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
-from tests.gateway.serving import chat
+from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.app import build_app
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.state import build_state
@@ -21,7 +23,7 @@ from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import Receipt
 from upstack.foundation.backends.openai import OpenAIBackend
-from upstack.testing import EchoProvider, Fault, FlakyProvider
+from upstack.testing import EchoProvider, End, Fault, FlakyProvider, FloodProvider, RawClient, RawResponse, post_bytes
 
 
 async def never() -> int:
@@ -119,3 +121,47 @@ def test_bad_requests(tmp_path: Path, send: Callable[[httpx2.AsyncClient], objec
             assert answer.json()["error"]["type"] == "invalid_request_error"
 
     asyncio.run(run())
+
+
+def test_a_server_that_takes_nothing_holds_the_provider_back(tmp_path: Path) -> None:
+    """What waits for the server is bounded in bytes, however large the pieces of a stream are."""
+
+    async def run() -> int:
+        async with asgi(tmp_path, flood=flood.base_url) as (_, gateway):
+            body = json.dumps(chat("flood/m", stream=True)).encode()
+            headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+            stalled = asyncio.Event()
+            received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()  # no word of a disconnect ever comes
+            received.put_nowait({"type": "http.request", "body": body})
+
+            async def send(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.body":
+                    stalled.set()
+                    await asyncio.Event().wait()
+
+            answering = asyncio.ensure_future(build_app(gateway, never)(scope, received.get, send))
+            await asyncio.wait_for(stalled.wait(), 10)
+            await asyncio.sleep(1)
+            answering.cancel()
+            return flood.bytes_accepted
+
+    with FloodProvider(200.0, event_bytes=4 * 1024 * 1024) as flood:
+        assert asyncio.run(run()) < 20 * 1024 * 1024
+
+
+def test_a_cut_stream_is_no_error_of_the_application(tmp_path: Path) -> None:
+    """Past the hot path too a cut stream ends in its error event and a broken connection; nothing goes to the log."""
+
+    async def run() -> RawResponse:
+        async with RawClient(serving.port) as caller:
+            await caller.send(post_bytes(chat("cut/m", stream=True), path="/v1/chat%2Fcompletions"))
+            return await caller.read()
+
+    with FlakyProvider(Fault.CLOSE_MID_STREAM) as cut, Serving(tmp_path, provider("cut", cut.base_url)) as serving:
+        before = serving.log
+        answer = asyncio.run(run())
+        assert b"truncated_answer" in answer.events[-1]
+        assert answer.end is End.CLOSED
+        assert serving.get("/healthz").status_code == 200
+        assert serving.log == before

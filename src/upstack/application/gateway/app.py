@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -70,6 +71,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
             raise RequestError(f"Send the header {ADMIN_HEADER}: 1", status=403, code="admin_header_missing")
         return _json({"reloaded": True, "generation": await reload()})
 
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     chat = _ChatEndpoint(gateway)
     return Starlette(
         routes=[
@@ -167,10 +169,11 @@ class _AsgiSink:
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._waiting = 0  # bytes
 
     @property
     def paused(self) -> bool:
-        return self._messages.qsize() > _QUEUED
+        return self._waiting > _QUEUED
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         self._start(status, headers + b"content-length: %d\r\n" % len(body))
@@ -181,6 +184,7 @@ class _AsgiSink:
         self.write(data)
 
     def write(self, data: bytes) -> None:
+        self._waiting += len(data)
         self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": True})
         if self.paused:
             self.exchange.pause()
@@ -196,6 +200,7 @@ class _AsgiSink:
                 raise _BrokenStreamError
             await send(message)
             if self._messages.empty():
+                self._waiting = 0
                 self.exchange.resume()
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 return
@@ -205,11 +210,16 @@ class _AsgiSink:
         self._messages.put_nowait({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-_QUEUED = 16  # messages
+_QUEUED = 64 * 1024  # bytes that may wait to be sent; one more piece of a stream may come on top
 
 
 class _BrokenStreamError(Exception):
     """A stream was cut; its error event has been sent, and the connection must not end cleanly."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the server logs anything but our own way to break a connection."""
+    return record.exc_info is None or record.exc_info[0] is not _BrokenStreamError
 
 
 def _json(value: object, status: int = 200) -> Response:
