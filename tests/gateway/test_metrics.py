@@ -16,6 +16,7 @@ def ended(route: str) -> Receipt:
         model=route,
         task=None,
         strategy="fallback",
+        plan="a",
         why="",
         route=route,
         stream=False,
