@@ -56,7 +56,7 @@ class Gateway:
         self.live: set[Exchange] = set()
         self.draining = False
         self._learned: list[str] = []
-        self._reprice_at: datetime | None = None
+        self._priced_at: datetime | None = None  # the last look
 
     def admit(self) -> None:
         """Refuse a request before any provider is asked, where its end is foreseeable."""
@@ -92,9 +92,10 @@ class Gateway:
 
     def reprice(self, now: datetime) -> None:
         """Take the prices of `now`, where one has changed by itself since the last look."""
-        if self._reprice_at is not None and now >= self._reprice_at:
+        change = None if self._priced_at is None else reprice_at(self.state, self._priced_at)
+        if self._priced_at is None or (change is not None and change <= now):
             self.state = reprice(self.state, self.config, now)
-        self._reprice_at = reprice_at(self.state, now)
+        self._priced_at = now
 
     def record(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
         """Write a receipt; `done` is called when it is durable, or at once where that is not required."""
