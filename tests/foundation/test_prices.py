@@ -221,6 +221,20 @@ def test_a_price_that_usage_cannot_express_is_unknown(name: str, model: str) -> 
     assert listed(name, model) is None
 
 
+def test_a_price_says_where_audio_costs_something_else() -> None:
+    """Gemini's audio costs three times its text; GPT-4o takes none here, and a configured price is for all tokens."""
+    gemini, gpt = listed("google", "gemini-2.5-flash"), listed("openai", "gpt-4o")
+    assert gemini is not None
+    assert gemini.text_only
+    assert cost(Usage(1_000, 10), gemini) == 1_000 * 300_000 + 10 * 2_500_000
+    assert cost(Usage(1_000, 10, audio_tokens=1), gemini) is None
+    assert gpt is not None
+    assert not gpt.text_only
+    configured = price_for(provider("google"), "gemini-2.5-flash", {"g": PriceConfig(1, 2)}, ("g",), NOW)
+    assert configured is not None
+    assert not configured.text_only
+
+
 def test_a_flat_price_per_request_is_counted() -> None:
     """Perplexity's Sonar: 12 USD per thousand requests beside its tokens."""
     assert flat(listed("perplexity", "sonar")).request == 12_000_000_000

@@ -75,10 +75,16 @@ PUBLISHED = {
             "prompt_tokens_details": null, "completion_tokens_details": null}""",
         Usage(21, 305),
     ),
-    "Anthropic's names within the prompt, as Databricks counts: databricks-ai-bridge/issues/446": (
+    "Anthropic's names within the prompt, as LiteLLM counts: OpenAI's name beside them says so": (
         """{"prompt_tokens": 2100, "completion_tokens": 34, "total_tokens": 2134,
+            "prompt_tokens_details": {"cached_tokens": 2047},
             "cache_read_input_tokens": 2047, "cache_creation_input_tokens": 40}""",
         Usage(2100, 34, cached_input_tokens=2047, cache_write_tokens=40),
+    ),
+    "Anthropic's names beside the prompt, which the total says": (
+        """{"prompt_tokens": 5000, "completion_tokens": 10, "total_tokens": 7010,
+            "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 0}""",
+        Usage(7000, 10, cached_input_tokens=2000),
     ),
     "Anthropic's names beside the prompt, as Anthropic counts: claude-cookbooks/issues/155": (
         """{"prompt_tokens": 4, "completion_tokens": 297, "total_tokens": 301,
@@ -106,6 +112,12 @@ PUBLISHED = {
         '{"prompt_tokens": 19, "completion_tokens": 21, "total_tokens": 40, "cached_tokens": 10}',
         Usage(19, 21, cached_input_tokens=10),
     ),
+    "OpenAI, with audio in and out: platform.openai.com/docs/api-reference/chat/object": (
+        """{"prompt_tokens": 120, "completion_tokens": 60, "total_tokens": 180,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 100},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 40}}""",
+        Usage(120, 60, audio_tokens=140),
+    ),
     "a local server": ('{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}', Usage(5, 7)),
     "no total, and reasoning that cannot be a part": (
         '{"prompt_tokens":5,"completion_tokens":7,"completion_tokens_details":{"reasoning_tokens":9}}',
@@ -121,7 +133,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("body", "usage"), PUBLISHED.values(), ids=PUBLISHED)
 def test_published_usage_is_read(body: str, usage: Usage) -> None:
-    """Each provider's way of counting becomes the same five numbers."""
+    """Each provider's way of counting becomes the same numbers."""
     assert read_usage(body.encode()) == usage
     assert read_usage(msgspec.Raw(body.encode())) == usage
 
@@ -134,6 +146,9 @@ NONSENSE = {
     "no counts": b"{}",
     "input alone": b'{"prompt_tokens": 5}',
     "output alone": b'{"completion_tokens": 5}',
+    "a total below the input, and no output": b'{"prompt_tokens": 10, "total_tokens": 5}',
+    # Databricks counts what was cached within the prompt (databricks-ai-bridge/issues/446), Anthropic beside it.
+    "two readings": b'{"prompt_tokens": 5000, "completion_tokens": 9, "cache_read_input_tokens": 99}',
     "cut": b'{"prompt_tokens": 5, "completion_tok',
     "negative": b'{"prompt_tokens": -1, "completion_tokens": 5}',
     "negative part": b'{"prompt_tokens": 1, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}',
@@ -224,6 +239,21 @@ def test_what_is_unknown_has_no_cost() -> None:
     assert cost(None, price((0, FULL))) is None
     assert cost(Usage(1, 1), None) is None
     assert cost(None, None) is None
+
+
+def test_audio_has_a_cost_only_where_it_costs_what_text_does() -> None:
+    """Where the list has another rate for it, the cost is unknown: it would be understated several times over."""
+    spoken, written = Usage(1_000, 100, audio_tokens=900), Usage(1_000, 100)
+    apart = Price("test", ((0, FULL),), text_only=True)
+    assert cost(spoken, apart) is None
+    assert cost(written, apart) == cost(written, price((0, FULL)))
+    assert cost(spoken, price((0, FULL))) == cost(written, price((0, FULL)))
+
+
+def test_a_cost_that_no_ledger_can_hold_is_unknown() -> None:
+    """Nine million USD are the largest that 64 bits hold."""
+    assert cost(Usage(1, 0), price((0, Rates(2**63 - 1, 0)))) == 2**63 - 1
+    assert cost(Usage(1, 1), price((0, Rates(2**63 - 1, 1)))) is None
 
 
 def test_a_flat_price_is_added_once() -> None:

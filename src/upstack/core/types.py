@@ -23,6 +23,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_input_tokens: int = 0  # part of input_tokens, read from the provider's prompt cache
     cache_write_tokens: int = 0  # part of input_tokens, written to the provider's prompt cache
     reasoning_tokens: int = 0  # part of output_tokens
+    audio_tokens: int = 0  # parts of both, in one sum; the ledger has it with each attempt alone
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -44,13 +45,14 @@ class Price(msgspec.Struct, frozen=True):
 
     version: str  # what a receipt names, e.g. "genai-prices 0.2.3 openai/gpt-4o 8c1f..." or "config 71ab..."
     tiers: tuple[tuple[int, Rates], ...]
+    text_only: bool = False  # audio costs something else: usage with audio in it has no known cost
 
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Limits of one attempt, in seconds."""
 
     connect: float = 10.0
-    first_byte: float = 120.0  # from the request sent to the first byte of the answer's body
+    first_byte: float = 120.0  # from the request sent to the answer's first byte, and to a stream's first content
     between_bytes: float = 60.0
     total: float = 900.0
 

@@ -34,6 +34,8 @@ _EXPRESSED = {
     "output_reasoning_mtok": ("reasoning", _PER_TOKEN),
     "requests_kcount": ("request", _PER_REQUEST),
 }
+# Audio costs something else than text. How much of it came from the cache no usage tells, so it is left unpriced.
+_AUDIO = frozenset({"input_audio_mtok", "cache_audio_read_mtok"})
 # Charged only for what a plain chat request does not hold or ask for. A request that does costs more than we say.
 _OPTIONAL = frozenset(
     {
@@ -42,10 +44,8 @@ _OPTIONAL = frozenset(
         "storage_searches_kcount",
         "social_searches_kcount",
         "code_executions_kcount",
-        "input_audio_mtok",
         "input_image_mtok",
         "input_video_mtok",
-        "cache_audio_read_mtok",
         "cache_image_read_mtok",
         "cache_video_read_mtok",
     }
@@ -74,7 +74,8 @@ def price_for(
         return None
     from genai_prices import __version__ as release  # noqa: PLC0415 (imported already, with the list)
 
-    return Price(f"genai-prices {release} {_list_of(provider)}/{listed.id}{when}{_ROUNDED if rounded else ''}", tiers)
+    version = f"genai-prices {release} {_list_of(provider)}/{listed.id}{when}{_ROUNDED if rounded else ''}"
+    return Price(version, tiers, text_only=any(getattr(model_price, key) is not None for key in _AUDIO))
 
 
 def price_changes_at(provider: Provider, model: str, now: datetime) -> datetime | None:
@@ -199,7 +200,7 @@ def _tiers(model: str, price: ModelPrice) -> tuple[tuple[tuple[int, Rates], ...]
     if not prices:
         # An empty price is "free" in this list, but also "not known yet". Only a model named ":free" says which.
         return (((0, Rates(input=0, output=0)),) if model.endswith(":free") else None), False
-    if not {"input_mtok", "output_mtok"} <= prices.keys() or prices.keys() - _EXPRESSED.keys() - _OPTIONAL:
+    if not {"input_mtok", "output_mtok"} <= prices.keys() or prices.keys() - _EXPRESSED.keys() - _OPTIONAL - _AUDIO:
         return None, False
     starts = {0}
     for value in prices.values():

@@ -8,18 +8,20 @@ import msgspec
 
 from upstack.core.types import Picodollars, Price, Usage
 
-# A count beyond this is nonsense: no context holds it, and its cost need not fit a ledger's 64-bit integer.
-_MOST_TOKENS = 2**31 - 1
+_MOST_TOKENS = 2**31 - 1  # a count beyond this is nonsense: no context holds it
+_MOST_COST = 2**63 - 1  # picodollars, nine million USD: what a ledger's integer holds
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
 
 
 class _InputDetails(msgspec.Struct, gc=False):
+    audio_tokens: _Count = None
     cached_tokens: _Count = None  # OpenAI and most others
     cache_write_tokens: _Count = None  # OpenAI, OpenRouter: openrouter.ai/docs/use-cases/usage-accounting
     cache_creation_input_tokens: _Count = None  # DashScope: alibabacloud.com/help/en/model-studio/context-cache
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
+    audio_tokens: _Count = None
     reasoning_tokens: _Count = None
 
 
@@ -45,8 +47,8 @@ _decode = msgspec.json.Decoder(_Body).decode
 def read_usage(usage_json: bytes | msgspec.Raw) -> Usage | None:
     """Read the `usage` object of an OpenAI-compatible answer.
 
-    None where it is missing, malformed, negative or absurd: unknown, never 0. Reasoning tokens are part of the output
-    in the result, whether or not the provider counted them into `completion_tokens`.
+    None where it is missing, malformed, negative, absurd or can be read in two ways: unknown, never 0. Reasoning tokens
+    are part of the output in the result, whether or not the provider counted them into `completion_tokens`.
     """
     try:
         body = _decode(usage_json)
@@ -57,8 +59,8 @@ def read_usage(usage_json: bytes | msgspec.Raw) -> Usage | None:
         if body.prompt_cache_hit_tokens is None or body.prompt_cache_miss_tokens is None:
             return None
         prompt = body.prompt_cache_hit_tokens + body.prompt_cache_miss_tokens
-    completion = body.completion_tokens
-    if completion is None and body.total_tokens is None:
+    completion, total = body.completion_tokens, body.total_tokens
+    if completion is None and (total is None or total < prompt):
         return None
 
     cached = written = 0
@@ -67,17 +69,27 @@ def read_usage(usage_json: bytes | msgspec.Raw) -> Usage | None:
         cached = inputs.cached_tokens or 0
         written = inputs.cache_write_tokens or inputs.cache_creation_input_tokens or 0
     cached = cached or body.prompt_cache_hit_tokens or body.cached_tokens or 0
+    beside = 0
     if body.cache_read_input_tokens or body.cache_creation_input_tokens:
         cached = cached or body.cache_read_input_tokens or 0
         written = written or body.cache_creation_input_tokens or 0
-        # Anthropic counts them beside the input (Databricks, LiteLLM within): more than all of it cannot be part of it.
-        if cached + written > prompt:
-            prompt += cached + written
+        # Anthropic counts them beside the prompt, Databricks within: databricks-ai-bridge/issues/446. More than all of
+        # it cannot be within, and a total may tell. Beside OpenAI's name (LiteLLM) they are within, as that is.
+        counted = total is not None and completion is not None and total == prompt + completion + cached + written
+        if counted and total is not None:
+            total -= cached + written
+        if counted or cached + written > prompt:
+            beside = cached + written
+        elif inputs is None or inputs.cached_tokens is None:
+            return None
 
     outputs = body.completion_tokens_details
     reasoning = ((outputs.reasoning_tokens if outputs is not None else None) or body.reasoning_tokens) or 0
-    output, reasoning = _output(prompt, completion or 0, reasoning, body.total_tokens)
-    return Usage(prompt, output, cached, written, reasoning)
+    output, reasoning = _output(prompt, completion or 0, reasoning, total)
+    audio = ((inputs.audio_tokens or 0) if inputs is not None else 0) + (
+        (outputs.audio_tokens or 0) if outputs is not None else 0
+    )
+    return Usage(prompt + beside, output, cached, written, reasoning, audio)
 
 
 def _output(prompt: int, completion: int, reasoning: int, total: int | None) -> tuple[int, int]:
@@ -97,13 +109,13 @@ def _output(prompt: int, completion: int, reasoning: int, total: int | None) -> 
 
 
 def cost(usage: Usage | None, price: Price | None) -> Picodollars | None:
-    """Price what was used, in picodollars: an exact integer, None where usage or price is unknown.
+    """Price what was used, in picodollars: an exact integer, None where usage or price is unknown or it is absurd.
 
     The tier is picked by the input tokens, cached ones included, and holds for all tokens. Inconsistent usage is
     clamped: a negative count is 0, cached tokens are at most the input, cache writes at most the input that was not
     cached, reasoning at most the output. So a cost is never negative and never counts a token twice.
     """
-    if usage is None or price is None:
+    if usage is None or price is None or (usage.audio_tokens and price.text_only):
         return None
     cached, written, reasoning = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
     if cached < 0 or written < 0 or cached + written > usage.input_tokens or not 0 <= reasoning <= usage.output_tokens:
@@ -121,7 +133,7 @@ def cost(usage: Usage | None, price: Price | None) -> Picodollars | None:
         total += written * (rates.cache_write - rates.input)
     if reasoning and rates.reasoning is not None:
         total += reasoning * (rates.reasoning - rates.output)
-    return total
+    return total if total <= _MOST_COST else None
 
 
 def _consistent(usage: Usage) -> Usage:
