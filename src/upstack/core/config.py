@@ -26,7 +26,7 @@ class TimeoutsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of one attempt, in seconds."""
 
     connect: float = 10.0  # to a connection, TLS included
-    first_byte: float = 120.0  # from the request sent to the first byte of the answer's body
+    first_byte: float = 120.0  # from the request sent to the answer's first byte, and to a stream's first content
     between_bytes: float = 60.0  # of silence in the middle of an answer; not counted while the caller does not read
     total: float = 900.0  # of the whole attempt
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from upstack.application.gateway.dialects import chat
-from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream
+from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, choices_wanted
 from upstack.core.errors import Failure, LedgerError, SupplyError, UpstackError
 from upstack.core.types import Attempt, Plan, Receipt, ReceiptState, Request, Target, Usage
 from upstack.inference.cascade import Tried, next_step, summary
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 JSON = b"content-type: application/json\r\n"
 EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_STREAM = b"text/event-stream"
 LINGER = 1.0  # seconds a provider may take to end its body after its stream said [DONE]
 
 # Of a provider's answer, the headers a caller may see.
@@ -211,9 +212,13 @@ class Exchange:
         """Receive the provider's status and headers."""
         self._status = status
         self._head = headers
-        if status == 200 and self._request.stream and headers.get(b"content-type", b"").startswith(b"text/event-str"):
+        request = self._request
+        if status == 200 and request.stream and headers.get(b"content-type", b"").lower().startswith(_STREAM):
+            kept = self._plan.capture != "none" and self._gateway.receipts != "off"
             self._stream = ChatStream(
-                strip_usage=not self._request.wants_usage, keep=self._gateway.limits.max_answer_bytes
+                strip_usage=not request.wants_usage,
+                keep=self._gateway.limits.max_answer_bytes if kept else 0,
+                choices=choices_wanted(request.fields["n"]) if "n" in request.fields else 1,
             )
 
     def on_body(self, data: bytes) -> None:
@@ -267,6 +272,10 @@ class Exchange:
             self._fail(stream.broken)
         elif ended or stream.done:
             self._finish_stream(stream)
+        elif not self._opened:
+            limit = self._target.route.provider.timeouts.first_byte
+            if self._gateway.clock.monotonic() - self._attempt_at > limit:
+                self._fail(SupplyError(Failure.FIRST_BYTE_TIMEOUT, f"a stream without any content after {limit:g} s"))
 
     def _announce(self) -> None:
         """Tell the ledger that a stream may begin: its commit and the provider's first token are waited for at once."""
