@@ -207,7 +207,9 @@ def test_above_the_limit_calls_wait_in_order(run: Run) -> None:
     run(main())
 
 
-def test_waiting_for_a_connection_ends_at_the_connect_timeout(run: Run) -> None:
+def test_waiting_for_our_own_limit_is_no_fault_of_the_provider(run: Run) -> None:
+    """A call for which no connection comes free fails after the connect timeout, as what it is."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await asyncio.sleep(10)
@@ -216,7 +218,9 @@ def test_waiting_for_a_connection_ends_at_the_connect_timeout(run: Run) -> None:
         async with serve(script) as server, asking(limits=Limits(connections=1)) as asker:
             first = asker.send(server.url)
             second = await asker.ask(server.url, timeouts=Timeouts(connect=0.1))
-            assert second.failure is Failure.CONNECT_TIMEOUT
+            assert second.failure is Failure.POOL_FULL
+            third = await asker.ask(server.url, timeouts=Timeouts(connect=0.1))
+            assert third.failure is Failure.POOL_FULL
             assert not first.is_over
 
     run(main())

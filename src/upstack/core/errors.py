@@ -60,6 +60,7 @@ class Failure(enum.StrEnum):
 
     REFUSED = "connection_refused"  # no connection: refused, DNS, TLS, proxy
     CONNECT_TIMEOUT = "connect_timeout"
+    POOL_FULL = "pool_full"  # all the connections we allow to the origin were in use: our limit, not the provider's
     RESET = "connection_reset"  # the connection broke before the answer was whole
     STALE = "stale_connection"  # a pooled connection turned out closed before any byte came back
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
@@ -67,13 +68,14 @@ class Failure(enum.StrEnum):
     TOTAL_TIMEOUT = "total_timeout"
     RATE_LIMITED = "rate_limited"  # 429
     STATUS = "bad_status"  # any other status that is the provider's fault
-    AUTH = "provider_auth"  # 401 / 403: our key, not the caller's
+    AUTH = "provider_auth"  # 401 / 403, or a code that says so: our key, not the caller's
     NOT_FOUND = "provider_not_found"  # 404: no such model or path
     MALFORMED = "malformed_answer"  # not HTTP, not JSON, not an answer
     TRUNCATED = "truncated_answer"  # ended before its end
     ERROR_IN_STREAM = "error_in_stream"  # an error object inside a 200
     TOO_LARGE = "answer_too_large"
-    CALLER = "caller_error"  # 400 / 422: the provider says the request itself is wrong
+    CALLER = "caller_error"  # 400 / 413 / 415 / 422: the provider says the request itself is wrong
+    UNFIT = "request_unfit"  # this model cannot take the request, another may: a context that is too long
     STOPPING = "gateway_stopping"  # the gateway was told to stop and waits no longer
     RESIDENCY = "residency"  # the route's endpoint is not allowed for this task
 

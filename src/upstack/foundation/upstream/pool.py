@@ -113,9 +113,14 @@ class Pool:
 
     # --- inside ---
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._connections) >= self._limits.connections
+
     def _wait(self, call: HttpCall, head: bytes, body: bytes, now: float) -> None:
         call.link = self
-        call.phase, call.expires = Failure.CONNECT_TIMEOUT, now + call.timeouts.connect
+        call.phase = Failure.POOL_FULL if self._is_full else Failure.CONNECT_TIMEOUT
+        call.expires = now + call.timeouts.connect
         self._waiting[call] = (head, body)
         if self._is_closed:
             self._loop.call_soon(call.fail, SupplyError(Failure.REFUSED, f"{self._where}: the client is closed."))
@@ -152,6 +157,9 @@ class Pool:
         if error is None:
             self._connections.add(connection)
             self.release(connection)
+            if self._is_full:  # who waits on does so for our limit, not for the provider
+                for call in self._waiting:
+                    call.phase = Failure.POOL_FULL
         elif len(self._waiting) > len(self._opening):  # otherwise attempts under way may still serve them all
             call, _ = self._waiting.popitem(last=False)
             call.fail(error)

@@ -85,6 +85,8 @@ class Sweeper:
 def _overdue(call: HttpCall) -> tuple[str, float]:
     if call.phase is Failure.CONNECT_TIMEOUT:
         return "no connection", call.timeouts.connect
+    if call.phase is Failure.POOL_FULL:
+        return "all the connections we allow were in use, and none came free", call.timeouts.connect
     if call.phase is Failure.FIRST_BYTE_TIMEOUT:
         return "no byte of an answer", call.timeouts.first_byte
     return "nothing more of the answer", call.timeouts.between_bytes
