@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import msgspec
 
+from upstack.core.errors import Failure
 from upstack.core.types import Attempt, Capture, Picodollars, Plan, Receipt, ReceiptState, Request
+
+# The request was not sent, or was sent over a connection that had been closed.
+_UNREAD = frozenset({Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.POOL_FULL, Failure.STALE, Failure.RESIDENCY})
+# The provider's whole answer was that it does not serve the request.
+_DECLINED = frozenset(
+    {Failure.RATE_LIMITED, Failure.STATUS, Failure.AUTH, Failure.NOT_FOUND, Failure.CALLER, Failure.UNFIT}
+)
+_PROXYS_WORD = frozenset({502, 504, 520, 524})  # of a proxy that got no answer: whoever is behind it may have made one
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +45,8 @@ def finish(
     is that of the attempt that was served.
     """
     served = attempts[-1] if attempts and ending.state in {"answered", "truncated", "cancelled"} else None
+    if served is not None and ending.state == "cancelled" and served.failure != "cancelled":
+        served = None  # between two attempts: nobody was answering
     capture = plan.capture
     return Receipt(
         id=receipt_id,
@@ -59,6 +70,14 @@ def finish(
         request=request.body if capture == "full" else _digest(request.body, capture, salt),
         answer=ending.answer if capture == "full" else _digest(ending.answer, capture, salt),
     )
+
+
+def surely_free(failure: Failure, status: int | None) -> bool:
+    """Say whether a failed attempt cannot be billed; `status` is that of its answer, None where none came.
+
+    Of a request that was sent and got no whole refusal nobody knows: its cost is unknown, never 0.
+    """
+    return failure in _UNREAD or (failure in _DECLINED and status not in _PROXYS_WORD)
 
 
 def total_cost(attempts: Sequence[Attempt]) -> Picodollars | None:

@@ -19,7 +19,7 @@ from upstack.core.errors import Failure, LedgerError, SupplyError, UpstackError
 from upstack.core.types import Attempt, Plan, Receipt, ReceiptState, Request, Target, Usage
 from upstack.inference.cascade import Tried, next_step, summary
 from upstack.inference.cost import cost
-from upstack.inference.receipts import Ending, finish
+from upstack.inference.receipts import Ending, finish, surely_free
 from upstack.inference.router import decide
 
 if TYPE_CHECKING:
@@ -44,17 +44,6 @@ _PASSED = frozenset(
         b"x-ratelimit-remaining-tokens",
         b"x-ratelimit-reset-requests",
         b"x-ratelimit-reset-tokens",
-    }
-)
-# Failures after which the provider may still bill what it made.
-_MAYBE_BILLED = frozenset(
-    {
-        Failure.FIRST_BYTE_TIMEOUT,
-        Failure.BETWEEN_BYTES_TIMEOUT,
-        Failure.TOTAL_TIMEOUT,
-        Failure.TRUNCATED,
-        Failure.TOO_LARGE,
-        Failure.STOPPING,
     }
 )
 
@@ -365,7 +354,7 @@ class Exchange:
             self._attempt(step.index)
 
     def _note_failure(self, error: SupplyError) -> None:
-        billed = self._status == 200 or error.failure in _MAYBE_BILLED
+        billed = not surely_free(error.failure, self._status)
         usage = self._stream.usage if self._stream is not None else None
         self._attempts.append(self._record(error.failure.value, usage, billed=billed))
         self._tried.append(Tried(self._index, error))
