@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from tests.gateway.serving import Serving, chat, provider
 from upstack.testing import Answer, EchoProvider, ScriptedProvider, error_response
+from upstack.testing.answers import ChatRequest
 
 PRICES = '[prices."echo/echo-1"]\ninput = 1.0\noutput = 2.0\n'
 
@@ -210,7 +211,7 @@ def test_a_providers_400_reaches_the_caller_in_its_own_words(tmp_path: Path) -> 
 
 
 def test_load_spreads_over_keys(tmp_path: Path) -> None:
-    """Several keys of one provider share the load; one that is refused is left alone."""
+    """Several keys of one provider share the load."""
     with ScriptedProvider(lambda _: Answer("fine")) as fake:
         config = f'[providers.fake]\nbase_url = "{fake.base_url}"\napi_keys = ["env:KEY_ONE", "env:KEY_TWO"]\n'
         with Serving(tmp_path, config, env={"KEY_ONE": "one", "KEY_TWO": "two"}) as serving:
@@ -218,6 +219,22 @@ def test_load_spreads_over_keys(tmp_path: Path) -> None:
                 assert serving.post(chat("fake/m")).status_code == 200
             used = [request.header("authorization") for request in fake.requests]
             assert 10 < used.count("Bearer one") < 50
+
+
+def test_a_key_that_is_refused_is_left_alone(tmp_path: Path) -> None:
+    """The key the provider refuses is tried once; its requests and all others go by the other key."""
+
+    def script(_: ChatRequest) -> Answer | bytes:
+        refused = fake.requests[-1].header("authorization") == "Bearer one"
+        return error_response(401, "no", code="invalid_api_key") if refused else Answer("fine")
+
+    with ScriptedProvider(script) as fake:
+        config = f'[providers.fake]\nbase_url = "{fake.base_url}"\napi_keys = ["env:KEY_ONE", "env:KEY_TWO"]\n'
+        with Serving(tmp_path, config, env={"KEY_ONE": "one", "KEY_TWO": "two"}) as serving:
+            for _ in range(30):
+                assert serving.post(chat("fake/m")).status_code == 200
+            used = [request.header("authorization") for request in fake.requests]
+            assert used.count("Bearer one") == 1
 
 
 def test_binding_beyond_loopback_is_refused(tmp_path: Path) -> None:

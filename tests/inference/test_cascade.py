@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from tests.inference.test_router import make_route
 from upstack.core.errors import Failure, SupplyError
 from upstack.core.types import Plan
-from upstack.inference.cascade import LONGEST_WAIT, Step, Tried, next_step, summary
+from upstack.inference.cascade import LONGEST_BACKOFF, LONGEST_WAIT, Step, Tried, next_step, summary
 from upstack.inference.router import targets_of
 
 
@@ -66,6 +67,45 @@ def test_callers_fault_goes_nowhere_else() -> None:
     assert next_step(make_plan("a/x", "b/x"), [failed(0, Failure.CALLER)], random.Random(1)) is None
 
 
+def test_what_a_model_cannot_take_goes_to_the_next_route() -> None:
+    """A request one model cannot take is asked of the next route, with no other key of the same, and never twice."""
+    two_keys = targets_of(make_route("a/x", keys=2))
+    unfit = [failed(0, Failure.UNFIT)]
+    assert next_step(replace(make_plan("b/x"), targets=two_keys), unfit, random.Random(1)) is None
+    plan = make_plan("b/x", retries=2)
+    plan = replace(plan, targets=(*two_keys, *plan.targets))
+    assert next_step(plan, unfit, random.Random(1)) == Step(2, 0.0)
+    unfit.append(failed(2, Failure.UNFIT))
+    assert next_step(plan, unfit, random.Random(1)) is None
+    step = next_step(plan, [failed(0, Failure.UNFIT), failed(2, Failure.RESET)], random.Random(1))
+    assert step is not None
+    assert step.index == 2
+
+
+def test_a_target_whose_provider_asked_for_a_rest_is_not_asked_before() -> None:
+    """Whoever sent a Retry-After to anyone is passed over until then, however many targets have failed."""
+    plan, held = make_plan("a/x", "b/x", "c/x"), {"b/x": 103.0, "c/x": 99.0}
+    tried = [failed(0, Failure.RESET)]
+    assert next_step(plan, tried, random.Random(1), held, 100.0) == Step(2, 0.0)
+    tried.append(failed(2, Failure.AUTH))
+    step = next_step(plan, tried, random.Random(1), held, 100.0)
+    assert step is not None
+    assert step.index == 0, "the one that may be asked sooner"
+    tried.append(failed(0, Failure.RESET))
+    step = next_step(plan, tried, random.Random(1), held, 100.0)
+    assert step is not None
+    assert step.index == 1
+    assert step.delay >= 3.0
+    assert next_step(plan, tried[:2], random.Random(1), {"b/x": 500.0, "a/x": 500.0}, 100.0) is None, "too far"
+
+
+def test_any_number_of_retries_is_decided() -> None:
+    """The backoff stops doubling long before a number overflows."""
+    step = next_step(make_plan("a/x", retries=10_000), [failed(0, Failure.RESET)] * 3000, random.Random(1))
+    assert step is not None
+    assert step.delay <= LONGEST_BACKOFF
+
+
 def test_stale_connections_cost_no_retry() -> None:
     """Closed pooled connections are replaced at once and do not use up the retries, but not for ever."""
     plan = make_plan("a/x", retries=0)
@@ -83,6 +123,7 @@ def test_stale_connections_cost_no_retry() -> None:
         ([Failure.RATE_LIMITED, Failure.RATE_LIMITED], 429),
         ([Failure.FIRST_BYTE_TIMEOUT, Failure.CONNECT_TIMEOUT], 504),
         ([Failure.RATE_LIMITED, Failure.RESET], 502),
+        ([Failure.POOL_FULL, Failure.POOL_FULL], 503),
     ],
 )
 def test_summary_tells_the_caller_what_kind(failures: list[Failure], status: int) -> None:

@@ -7,7 +7,7 @@ import random
 import msgspec
 import pytest
 
-from upstack.core.errors import RequestError
+from upstack.core.errors import Failure, RequestError, SupplyError
 from upstack.core.types import Plan, Provider, Request, Route, State, Target, Task
 from upstack.inference.router import decide, permits, route_plan, task_plan
 
@@ -19,13 +19,18 @@ def make_route(name: str, *, keys: int = 1, residency: str | None = None) -> Rou
     return Route(name, provider, name.rsplit("/", maxsplit=1)[-1], "v1", None, residency)
 
 
-def make_state(*routes: Route, task: Task | None = None, resting: dict[str, float] | None = None) -> State:
+def make_state(
+    *routes: Route,
+    task: Task | None = None,
+    resting: dict[str, float] | None = None,
+    held: dict[str, float] | None = None,
+) -> State:
     """A state of these routes, each reachable by name, and of one task."""
     named = {route.name: route for route in routes}
     plans: dict[str, Plan] = {name: route_plan(route, retries=2, capture="full") for name, route in named.items()}
     if task is not None:
         plans[f"task/{task.name}"] = task_plan(task, named, retries=2)
-    return State(1, {}, named, {task.name: task} if task else {}, plans, resting or {})
+    return State(1, {}, named, {task.name: task} if task else {}, plans, resting or {}, held or {})
 
 
 def ask(model: str) -> Request:
@@ -63,6 +68,29 @@ def test_all_resting_are_still_asked_soonest_first() -> None:
     plan = decide(ask("task/triage"), state, 0.0, random.Random(1))
     assert keys(plan.targets) == ["b/large", "a/small"]
     assert "rest after failures" in plan.why
+
+
+def test_nobody_is_asked_before_its_retry_after() -> None:
+    """While every provider of a plan wants to be left alone, the answer is a 429 with the least of their waits."""
+    until = {"a/small": 20.0, "b/large": 10.0}
+    state = make_state(make_route("a/small"), make_route("b/large"), task=TASK, resting=until, held=until)
+    for model, wait in (("task/triage", 8.0), ("a/small", 18.0)):
+        with pytest.raises(SupplyError, match="a/small") as caught:
+            decide(ask(model), state, 2.0, random.Random(1))
+        assert caught.value.failure is Failure.RATE_LIMITED
+        assert (caught.value.status, caught.value.retry_after) == (429, wait)
+    assert keys(decide(ask("task/triage"), state, 10.0, random.Random(1)).targets) == ["b/large", "a/small"]
+    assert keys(decide(ask("b/large"), state, 10.0, random.Random(1)).targets) == ["b/large"]
+
+
+def test_a_rest_that_is_our_guess_goes_before_one_that_was_asked_for() -> None:
+    """Where all rest, the last resort is the target nobody forbade, though its rest lasts longer."""
+    resting, held = {"a/small": 20.0, "b/large": 10.0}, {"b/large": 10.0}
+    state = make_state(make_route("a/small"), make_route("b/large"), task=TASK, resting=resting, held=held)
+    plan = decide(ask("task/triage"), state, 0.0, random.Random(1))
+    assert keys(plan.targets) == ["a/small", "b/large"]
+    assert "all of them rest" in plan.why
+    assert keys(decide(ask("a/small"), state, 0.0, random.Random(1)).targets) == ["a/small"]
 
 
 def test_load_spreads_over_credentials() -> None:

@@ -146,6 +146,7 @@ class State(msgspec.Struct, frozen=True):
     tasks: Mapping[str, Task]
     plans: Mapping[str, Plan]  # by what a caller may name: the plan when every target is well
     resting: Mapping[str, float] = {}  # target key -> monotonic seconds until which it rests
+    held: Mapping[str, float] = {}  # those of them whose provider asked for it, by a Retry-After
     capture: Capture = "full"
     retries: int = 2
 

@@ -15,7 +15,8 @@ LONGEST_RETRY_AFTER = 300.0
 LARGEST = 4000  # targets remembered
 SETUP_REST = 30.0  # our key is refused, or the model is unknown: it will not mend by itself soon
 
-_BLAMELESS = frozenset({Failure.STALE, Failure.CALLER, Failure.RESIDENCY, Failure.TOO_LARGE})
+_ALIVE = frozenset({Failure.CALLER, Failure.UNFIT})  # the request is at fault, and the route well enough to say so
+_BLAMELESS = _ALIVE | {Failure.STALE, Failure.RESIDENCY, Failure.TOO_LARGE, Failure.POOL_FULL}
 _SETUP = frozenset({Failure.AUTH, Failure.NOT_FOUND})
 
 
@@ -33,18 +34,28 @@ class TargetHealth:
 
 
 class Health:
-    """Records attempts and says which targets rest; calls `on_change` with a new mapping when that changes."""
+    """Records attempts and says which targets rest; calls `on_change` with a new mapping when that changes.
+
+    `held` are those of the resting whose provider asked for it: they are not to be asked before. The rest of the others
+    is our guess, which a probe may try.
+    """
 
     def __init__(self, on_change: Callable[[Mapping[str, float]], None] = lambda _: None) -> None:
         self.targets: dict[str, TargetHealth] = {}
         self.resting: Mapping[str, float] = {}
+        self.held: Mapping[str, float] = {}
         self._on_change = on_change
 
     def started(self, key: str, now: float) -> None:
         """Note that a target whose rest is over is probed: others keep away until the probe is done."""
         until = self.resting.get(key)
-        if until is not None and until <= now:
+        if until is None:
+            return
+        hold = self.held.get(key)
+        if until <= now:
             self._set(key, now + self.targets[key].rest)
+        elif hold is not None and hold <= now:
+            self._set(key, until)
 
     def answered(self, key: str, first_byte_s: float) -> None:
         """Record a good answer."""
@@ -53,45 +64,65 @@ class Health:
         record.failure_rate *= 1.0 - WEIGHT
         record.first_byte_s += WEIGHT * (first_byte_s - record.first_byte_s) if record.answered > 1 else first_byte_s
         if key in self.resting:
-            record.rest = FIRST_REST
-            record.failure_rate = AFTER_PROBE
-            self._set(key, None)
+            self._wake(key, record)
 
     def failed(self, key: str, error: SupplyError, now: float) -> None:
         """Record a failure; the target may have to rest."""
         failure, retry_after = error.failure, error.retry_after
         if failure in _BLAMELESS:
+            if failure in _ALIVE and key in self.resting:
+                self._wake(key, self.targets[key])
             return
         record = self.targets.get(key) or self._new(key)
         record.failed += 1
-        probing = key in self.resting
-        if failure is Failure.RATE_LIMITED:
-            rest = min(LONGEST_RETRY_AFTER, record.rest if retry_after is None else retry_after)
-            self._set(key, now + rest)
-        elif failure in _SETUP:
-            self._set(key, now + SETUP_REST)
+        probing = key in self.resting and key not in self.held
+        until = 0.0
+        if failure in _SETUP:
+            until = now + SETUP_REST
+        elif failure is Failure.RATE_LIMITED:
+            until = now if retry_after is not None else now + record.rest
         else:
             record.failure_rate += WEIGHT * (1.0 - record.failure_rate)
             if probing:
                 record.rest = min(LONGEST_REST, record.rest * 2.0)
             if probing or record.failure_rate > OPEN_AT:
-                self._set(key, now + record.rest)
+                until = now + record.rest
+        asked = now + min(LONGEST_RETRY_AFTER, retry_after) if retry_after is not None else 0.0
+        hold = max(asked, self.held.get(key, 0.0))  # what began before the provider asked does not cut its rest short
+        if max(until, hold) > now:
+            self._set(key, max(until, hold), hold)
 
     def forget(self, keep: set[str]) -> None:
         """Drop the records of targets that no longer exist."""
         self.targets = {key: record for key, record in self.targets.items() if key in keep}
         self.resting = {key: until for key, until in self.resting.items() if key in keep}
+        self.held = {key: until for key, until in self.held.items() if key in keep}
         self._on_change(self.resting)
 
     def _new(self, key: str) -> TargetHealth:
-        if len(self.targets) >= LARGEST:  # callers can name any number of models: the longest known make room
-            self.forget({*list(self.targets)[LARGEST // 2 :], key})
+        if len(self.targets) >= LARGEST:  # callers can name any number of models: those least asked make room
+            by_use = sorted(self.targets, key=lambda key: self.targets[key].answered + self.targets[key].failed)
+            self.forget({*by_use[LARGEST // 2 :], key})
         record = self.targets[key] = TargetHealth()
         return record
 
-    def _set(self, key: str, until: float | None) -> None:
-        resting = {other: time for other, time in self.resting.items() if other != key}
-        if until is not None:
-            resting[key] = until
-        self.resting = resting
-        self._on_change(resting)
+    def _wake(self, key: str, record: TargetHealth) -> None:
+        """End a rest, as its probe went well; what began before the provider asked for its rest is no probe."""
+        if key not in self.held:
+            record.rest = FIRST_REST
+            record.failure_rate = AFTER_PROBE
+            self._set(key, 0.0)
+
+    def _set(self, key: str, until: float, hold: float = 0.0) -> None:
+        """Let a target rest `until` then, as its provider asked up to `hold`; 0: not at all."""
+        self.resting = _with(self.resting, key, until)
+        if hold or key in self.held:
+            self.held = _with(self.held, key, hold)
+        self._on_change(self.resting)
+
+
+def _with(times: Mapping[str, float], key: str, time: float) -> Mapping[str, float]:
+    changed = {other: until for other, until in times.items() if other != key}
+    if time:
+        changed[key] = time
+    return changed

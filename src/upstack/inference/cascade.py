@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -23,8 +23,11 @@ TIMEOUTS = frozenset(
         Failure.TOTAL_TIMEOUT,
     }
 )
-_ALL_ALIKE = {Failure.RATE_LIMITED: 429, Failure.NOT_FOUND: 404, Failure.STOPPING: 503}
-_FINAL = frozenset({Failure.AUTH, Failure.NOT_FOUND, Failure.CALLER, Failure.TOO_LARGE, Failure.RESIDENCY})
+_ALL_ALIKE = {Failure.RATE_LIMITED: 429, Failure.NOT_FOUND: 404, Failure.POOL_FULL: 503, Failure.STOPPING: 503}
+_FINAL = frozenset(
+    {Failure.AUTH, Failure.NOT_FOUND, Failure.CALLER, Failure.UNFIT, Failure.TOO_LARGE, Failure.RESIDENCY}
+)
+_DOUBLINGS = 16  # of the backoff at most: far beyond the longest, and no float overflows
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -41,26 +44,34 @@ class Step(msgspec.Struct, frozen=True):
     delay: float
 
 
-def next_step(plan: Plan, tried: Sequence[Tried], rng: random.Random) -> Step | None:
+def next_step(
+    plan: Plan, tried: Sequence[Tried], rng: random.Random, held: Mapping[str, float] = {}, now: float = 0.0
+) -> Step | None:
     """Choose the next attempt after `tried` (at least one), or None to give up.
 
-    First every target once, at once. Then those whose failure may pass, round by round, with full-jitter exponential
-    backoff and never before the Retry-After they sent, for at most `plan.retries` attempts. A request the provider
-    calls wrong (400, 422) goes nowhere else; a pooled connection found closed costs nothing.
+    First every target once, at once, but for those whose provider wants to be left alone: `held`, by target key, until
+    when, on the clock of `now`. Then these and those whose failure may pass, round by round, with full-jitter
+    exponential backoff and never before their Retry-After, for at most `plan.retries` attempts. A request the provider
+    calls wrong (400, 422) goes nowhere else, and one its model cannot take to no other key of the same route; a pooled
+    connection found closed costs nothing.
     """
     last = tried[-1]
     if last.error.failure is Failure.CALLER:
         return None
     if last.error.failure is Failure.STALE and _stale_in_a_row(tried) <= STALE_TRIES:
         return Step(last.index, 0.0)
-    counted = [attempt for attempt in tried if attempt.error.failure is not Failure.STALE]
-    fresh = max(attempt.index for attempt in tried) + 1
-    if fresh < len(plan.targets):
-        return Step(fresh, 0.0)
-    done = len(counted) - len(plan.targets)
-    if done >= plan.retries:
-        return None
-    return _retry(tried, done, rng)
+    latest = {attempt.index: attempt.error for attempt in tried}
+    unfit = {plan.targets[index].route.name for index, error in latest.items() if error.failure is Failure.UNFIT}
+    waits: dict[int, float] = {}  # of the targets that may yet answer
+    for index, target in enumerate(plan.targets):
+        wait = max(0.0, held.get(target.key, 0.0) - now)
+        error = latest.get(index)
+        if error is None and not wait and target.route.name not in unfit:
+            return Step(index, 0.0)
+        if target.route.name not in unfit and (error is None or error.failure not in _FINAL):
+            waits[index] = max(wait, (error.retry_after or 0.0) if error is not None else 0.0)
+    counted = sum(attempt.error.failure is not Failure.STALE for attempt in tried)
+    return _retry(waits, tried, counted - len(latest), plan.retries, rng)
 
 
 def summary(plan: Plan, tried: Sequence[Tried]) -> SupplyError:
@@ -82,15 +93,15 @@ def summary(plan: Plan, tried: Sequence[Tried]) -> SupplyError:
     )
 
 
-def _retry(tried: Sequence[Tried], done: int, rng: random.Random) -> Step | None:
-    latest = {attempt.index: attempt.error for attempt in tried}
-    hopeful = [index for index, error in latest.items() if error.failure not in _FINAL]
-    waits = {index: latest[index].retry_after or 0.0 for index in hopeful}
-    hopeful = [index for index in hopeful if waits[index] <= LONGEST_WAIT]
-    if not hopeful:
+def _retry(
+    waits: Mapping[int, float], tried: Sequence[Tried], done: int, retries: int, rng: random.Random
+) -> Step | None:
+    hopeful = [index for index, wait in waits.items() if wait <= LONGEST_WAIT]
+    if not hopeful or done >= retries:
         return None
-    least_tried = min(hopeful, key=lambda index: (sum(t.index == index for t in tried), waits[index], index))
-    passes = done // len(latest)
+    # One that was held back is no more promising than one that was asked once.
+    least_tried = min(hopeful, key=lambda index: (max(1, sum(t.index == index for t in tried)), waits[index], index))
+    passes = min(done // len({attempt.index for attempt in tried}), _DOUBLINGS)
     backoff = rng.uniform(0.0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**passes))
     return Step(least_tried, waits[least_tried] + backoff)
 

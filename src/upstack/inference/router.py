@@ -9,7 +9,7 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from upstack.core.errors import RequestError
+from upstack.core.errors import Failure, RequestError, SupplyError
 from upstack.core.types import Capture, Plan, Request, Route, State, Target, Task
 
 
@@ -17,16 +17,19 @@ def decide(request: Request, state: State, now: float, rng: random.Random) -> Pl
     """Choose the plan for `request`; `now` is monotonic seconds.
 
     A route's targets (one per credential) are shuffled, so that load spreads over them. Targets that rest come last,
-    soonest first: they are asked only when everything else failed. Raises RequestError (404) for an unknown model.
+    soonest first: they are asked only when everything else failed. Raises RequestError (404) for an unknown model, and
+    SupplyError (429) while every target's provider wants to be left alone.
     """
     plan = state.plans.get(request.model)
     if plan is None:
         raise unknown_model(request.model, state)
+    if state.held:
+        _mind_retry_after(plan, state.held, now)
     if len(plan.targets) == 1:
         return plan
     targets = _spread(plan.targets, rng)
     if state.resting:
-        targets = _rested_last(targets, state.resting, now)
+        targets = _rested_last(targets, state, now)
         if state.resting.get(targets[0].key, 0.0) > now:
             return replace(plan, targets=targets, why=f"{plan.why}; all of them rest after failures")
         if targets[0].route.name != plan.targets[0].route.name:
@@ -107,5 +110,18 @@ def _spread(targets: tuple[Target, ...], rng: random.Random) -> tuple[Target, ..
     return tuple(spread)
 
 
-def _rested_last(targets: Iterable[Target], resting: Mapping[str, float], now: float) -> tuple[Target, ...]:
-    return tuple(sorted(targets, key=lambda target: max(resting.get(target.key, 0.0), now)))
+def _rested_last(targets: Iterable[Target], state: State, now: float) -> tuple[Target, ...]:
+    """Order by the end of the rest, those whose provider asked for it behind the others."""
+
+    def rank(target: Target) -> tuple[bool, float]:
+        return state.held.get(target.key, 0.0) > now, max(state.resting.get(target.key, 0.0), now)
+
+    return tuple(sorted(targets, key=rank))
+
+
+def _mind_retry_after(plan: Plan, held: Mapping[str, float], now: float) -> None:
+    soonest = min(held.get(target.key, 0.0) for target in plan.targets)
+    if soonest > now:
+        names = ", ".join(dict.fromkeys(target.route.name for target in plan.targets))
+        message = f"No route can answer '{plan.model}' now: asked to come back later by {names}"
+        raise SupplyError(Failure.RATE_LIMITED, message, status=429, retry_after=soonest - now)

@@ -9,6 +9,7 @@ It knows neither uvicorn nor ASGI: whoever has a caller gives a `Sink`.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -46,6 +47,7 @@ _PASSED = frozenset(
         b"x-ratelimit-reset-tokens",
     }
 )
+_CALLERS = frozenset({Failure.CALLER, Failure.UNFIT})
 
 
 class Sink(Protocol):
@@ -235,8 +237,9 @@ class Exchange:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         if self._status != 200:
+            body = chat.redacted(body, self._target)
             self._body = [body]
-            self._fail(chat.refusal(self._status or 0, self._head, body))
+            self._fail(chat.refusal(self._status or 0, self._head, body, self._gateway.clock.time()))
         elif self._request.stream:
             kind = self._head.get(b"content-type", b"no content type")[:60].decode("latin-1")
             self._fail(SupplyError(Failure.MALFORMED, f"asked for a stream, got {kind}"))
@@ -341,11 +344,12 @@ class Exchange:
         gateway = self._gateway
         self._stop()
         self._note_failure(error)
-        gateway.health.failed(self._target.key, error, gateway.clock.monotonic())
+        now = gateway.clock.monotonic()
+        gateway.health.failed(self._target.key, error, now)
         if self._opened:
             self._fail_for_good(error)
             return
-        step = next_step(self._plan, self._tried, gateway.rng)
+        step = next_step(self._plan, self._tried, gateway.rng, gateway.health.held, now)
         if step is None:
             self._fail_for_good(error)
         elif step.delay:
@@ -366,14 +370,13 @@ class Exchange:
             answer = self._stream.answer() if self._stream is not None else None
             self._end("truncated", 200, error.code, answer=answer)
             return
-        if error.failure is Failure.CALLER:  # the provider's own words about the caller's request
+        if error.failure in _CALLERS:  # the provider's own words about the caller's request
             status = self._status or 400
             self._out = (status, self._headers(JSON), b"".join(self._body))
             self._end("failed", status, error.code)
             return
         shown = summary(self._plan, self._tried)
-        extra = b"" if shown.retry_after is None else b"retry-after: %d\r\n" % max(1, round(shown.retry_after))
-        self._out = (shown.status, self._headers(JSON + extra), chat.error_body(shown))
+        self._out = (shown.status, self._headers(JSON + _retry_after(shown.retry_after)), chat.error_body(shown))
         self._end("failed", shown.status, shown.code)
 
     def _end(self, state: ReceiptState, status: int, error: str | None, *, answer: bytes | None = None) -> None:
@@ -448,5 +451,9 @@ class Exchange:
     def refuse(self, error: UpstackError) -> None:
         """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
         self._over = True
-        headers = JSON if error.status != 503 else JSON + b"retry-after: 1\r\n"
-        self.sink.respond(error.status, headers, chat.error_body(error))
+        wait = error.retry_after if isinstance(error, SupplyError) else 1.0 if error.status == 503 else None
+        self.sink.respond(error.status, JSON + _retry_after(wait), chat.error_body(error))
+
+
+def _retry_after(seconds: float | None) -> bytes:
+    return b"" if seconds is None else b"retry-after: %d\r\n" % max(1, math.ceil(seconds))

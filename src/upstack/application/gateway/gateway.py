@@ -87,7 +87,7 @@ class Gateway:
         self.limits = config.server
         self.receipts = config.server.receipts
         self._learned = []
-        self.state = replace(state, resting=self.health.resting)
+        self.state = replace(state, resting=self.health.resting, held=self.health.held)
         self.health.forget(target_keys(state.plans))
 
     def reprice(self, now: datetime) -> None:
@@ -118,4 +118,4 @@ class Gateway:
             done(None)
 
     def _health_changed(self, resting: Mapping[str, float]) -> None:
-        self.state = replace(self.state, resting=resting)
+        self.state = replace(self.state, resting=resting, held=self.health.held)

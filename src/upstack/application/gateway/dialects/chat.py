@@ -6,7 +6,6 @@ Nothing here touches a socket. Bodies pass through as they came; only the member
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,21 +14,59 @@ import msgspec
 
 from upstack.application.gateway.dialects.raw import NOTHING, told
 from upstack.core.errors import Failure, RequestError, SupplyError, UpstackError
-from upstack.core.types import Request, Usage
+from upstack.core.types import Request, Target, Usage
 from upstack.inference.cost import read_usage
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = ord("[")
+_CODE = re.compile(r"[\w.*-]{1,64}")  # the stars are of a key that was quoted as a code
 _TEXT = msgspec.json.Decoder(str)
 _ENCODE = msgspec.json.Encoder().encode
 
 _CALLER = frozenset({400, 413, 415, 422})  # the provider says that the request itself is wrong
-_ELSEWHERE = frozenset({"context_length_exceeded", "unknown_prompt"})  # for this model alone: the next may take it
+# Codes of a refusal, in lower case. Wrong for this model or account alone: the plan's next one may take it.
+_ELSEWHERE = frozenset(
+    {
+        "context_length_exceeded",  # OpenAI and most
+        "exceed_context_size_error",  # llama.cpp
+        "string_above_max_length",  # OpenAI
+        "unsupported_parameter",
+        "unsupported_value",
+        "request_too_large",  # Anthropic
+        "tokens_limit_reached",  # GitHub Models
+        "unknown_prompt",  # our own replay: it has no recorded answer
+        "rate_limit_exceeded",  # Groq, with 413: more tokens than the account may send in a minute
+    }
+)
+# Our key or account: not the caller's fault, whatever the status.
+_OURS = frozenset(
+    {
+        "invalid_api_key",
+        "incorrect_api_key",
+        "api_key_invalid",  # Gemini, with 400
+        "api_key_expired",
+        "authentication_error",
+        "authenticationerror",
+        "authentication_failed",
+        "invalid_authentication",
+        "invalid_authentication_error",
+        "unauthenticated",
+        "unauthorized",
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "account_deactivated",
+    }
+)
+_LARGEST_REFUSAL = 1024 * 1024  # bytes of a body that is looked into for codes
+_SHORTEST_SECRET = 4  # characters; below that it is a placeholder such as "x", and replacing it would garble any text
 _DAY = 86400.0
 _FAILURES = {401: Failure.AUTH, 403: Failure.AUTH, 404: Failure.NOT_FOUND, 429: Failure.RATE_LIMITED}
 
 # Callers' headers that may go upstream. Everything else, Authorization and cookies first of all, stays here.
 FORWARDED = frozenset({b"openai-beta", b"anthropic-beta", b"traceparent", b"tracestate"})
+
+_PLAIN_CONNECTION = frozenset({b"close", b"keep-alive", b"Keep-Alive"})  # names no header of this hop alone
 
 
 class _StreamOptions(msgspec.Struct):
@@ -50,18 +87,8 @@ class _Completion(msgspec.Struct, gc=False):
     error: Any = None
 
 
-class _ErrorDetail(msgspec.Struct):
-    code: str | int | None = None
-    type: str | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _ErrorDetail
-
-
 _OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
 _COMPLETION = msgspec.json.Decoder(_Completion)
-_ERROR = msgspec.json.Decoder(_ErrorBody)
 
 
 def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
@@ -95,6 +122,9 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
     stream = fields.get("stream")
     streams = stream is not None and _boolean(bytes(stream))
     passed = tuple(pair for pair in headers.items() if pair[0] in FORWARDED) if headers else ()
+    if passed and headers.get(b"connection", b"close") not in _PLAIN_CONNECTION:
+        hop = {name.strip() for name in headers[b"connection"].lower().split(b",")}  # RFC 9110, 7.6.1
+        passed = tuple(pair for pair in passed if pair[0] not in hop)
     return Request(model, streams, streams and _wants_usage(fields), fields, body, passed)
 
 
@@ -139,30 +169,64 @@ def read_answer(body: bytes) -> Usage | None:
     return read_usage(completion.usage) if told(completion.usage) else None
 
 
-def refusal(status: int, headers: Mapping[bytes, bytes], body: bytes) -> SupplyError:
-    """Read a provider's answer that is not a 200: whose fault, and when to come back.
+def refusal(status: int, headers: Mapping[bytes, bytes], body: bytes, now: float) -> SupplyError:
+    """Read a provider's answer that is not a 200: whose fault, and when to come back. `now` is in Unix seconds.
 
-    The provider's message is not repeated: it may quote the request, or a key.
+    `body` is to be `redacted` before: it may quote a key, also as its code. The provider's message is not repeated: it
+    may quote the request.
     """
-    code = _refusal_code(body)
-    told = f"HTTP {status}" + (f" {code}" if code else "")
-    if status in _CALLER and code is not None and code not in _ELSEWHERE:
-        return SupplyError(Failure.CALLER, told, status=status)
-    failure = Failure.AUTH if code == "insufficient_quota" else _FAILURES.get(status, Failure.STATUS)
-    return SupplyError(failure, told, retry_after=_retry_after(headers))
+    codes = _refusal_codes(body)
+    shown = next((code for code in codes or () if code != str(status)), "")
+    message = f"HTTP {status} {shown}".rstrip()
+    known = {code.lower() for code in codes or ()}
+    if not known.isdisjoint(_OURS):
+        return SupplyError(Failure.AUTH, message, retry_after=_retry_after(headers, now))
+    if status in _CALLER and codes is not None:
+        failure = Failure.CALLER if known.isdisjoint(_ELSEWHERE) else Failure.UNFIT
+        return SupplyError(failure, message, status=status)
+    return SupplyError(_FAILURES.get(status, Failure.STATUS), message, retry_after=_retry_after(headers, now))
 
 
-def _refusal_code(body: bytes) -> str | None:
-    """Return the `code` (else the `type`) of an error body; None where it is not in the OpenAI shape."""
+def redacted(body: bytes, target: Target) -> bytes:
+    """Put `***` for every credential of `target` in a refusal's body, also where JSON escapes a part of it."""
+    for _, value in target.route.provider.headers[target.credential]:
+        for secret in (value, value.partition(" ")[2]):  # the second: without its scheme, as in "Bearer ..."
+            if len(secret) >= _SHORTEST_SECRET:
+                body = re.sub(b"".join(map(_maybe_escaped, secret)), b"***", body)
+    return body
+
+
+def _maybe_escaped(character: str) -> bytes:
+    plain = re.escape(character.encode())
+    if character.isalnum() or character in "-._":
+        return plain
+    return rb"(?:\\?%b|(?i:\\u%04x))" % (plain, ord(character))
+
+
+def _refusal_codes(body: bytes) -> list[str] | None:
+    """Return what a refusal's body gives for codes, the most telling first; None where it is no JSON object or array.
+
+    Shapes: OpenAI's `{"error": {"code", "type"}}`, the same in a list and with a `status` and `details` (Gemini), flat
+    (vLLM), with a text for its `error` and an `error_type` (TGI), or with none of these (`{"detail": [...]}`, FastAPI).
+    """
     try:
-        detail = _ERROR.decode(body).error
+        if not body.lstrip().startswith((b"{", b"[")):
+            return None
+        whole = msgspec.json.decode(body, type=msgspec.Raw if len(body) > _LARGEST_REFUSAL else Any)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    code = str(detail.code) if detail.code is not None else detail.type or ""
-    return code if re.fullmatch(r"[\w.-]{0,64}", code) else ""
+    if isinstance(whole, list):
+        whole = whole[0] if whole else None
+    if not isinstance(whole, dict):
+        return []
+    detail = whole["error"] if isinstance(whole.get("error"), dict) else whole
+    details = detail.get("details")
+    found = [detail.get(name) for name in ("code", "type", "status", "error_type")]
+    found += [part.get("reason") for part in details if isinstance(part, dict)] if isinstance(details, list) else []
+    return [str(code) for code in found if isinstance(code, str | int) and _CODE.fullmatch(str(code))]
 
 
-def _retry_after(headers: Mapping[bytes, bytes]) -> float | None:
+def _retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); None where absent or nonsense."""
     try:
         if b"retry-after-ms" in headers:
@@ -172,7 +236,7 @@ def _retry_after(headers: Mapping[bytes, bytes]) -> float | None:
             return None
         if value[:1].isdigit():
             return min(_DAY, float(value))
-        return min(_DAY, max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - time.time()))
+        return min(_DAY, max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now))
     except (ValueError, OverflowError):
         return None
 
