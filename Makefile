@@ -52,7 +52,7 @@ bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environmen
 	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .peers/portkey @portkey-ai/gateway; \
 		else echo "Portkey needs npm: sudo apt-get install -y npm" >&2; fi
 
-soak: setup ## the long tests: hundreds of kills, ten thousand failures a kind
+soak: setup ## the long tests, about half an hour: hundreds of kills, ten thousand failures of each kind
 	@$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
 lock: setup ## write the locks anew from pyproject.toml, pins kept; ARGS=--upgrade for the newest
