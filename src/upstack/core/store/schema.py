@@ -10,7 +10,6 @@ import sqlite3
 APPLICATION_ID = 0x55505354  # "UPST"
 
 _RECEIPT = """
-    id TEXT NOT NULL UNIQUE,
     created_at TEXT NOT NULL,  -- UTC, ISO 8601, microseconds
     state TEXT NOT NULL,
     model TEXT NOT NULL,  -- as the caller named it
@@ -35,18 +34,20 @@ _RECEIPT = """
 
 # A time is text because people read these tables. Making it costs half a microsecond; a generated column would cost
 # more, as SQLite works out even virtual ones with every insert. The only index is the one on `id`: ids are in order of
-# time, so that all grows at the right edge and a commit touches few pages. Receipts are only ever added.
+# time, so that all grows at the right edge and a commit touches few pages; openings, which come and go, have one tree
+# only. Receipts are only ever added.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        f"CREATE TABLE receipts (\n    seq INTEGER PRIMARY KEY,{_RECEIPT}\n)",
+        f"CREATE TABLE receipts (\n    seq INTEGER PRIMARY KEY,\n    id TEXT NOT NULL UNIQUE,{_RECEIPT}\n)",
         """CREATE TABLE contents (
     receipt_seq INTEGER PRIMARY KEY REFERENCES receipts (seq),
     request,  -- TEXT, or BLOB where it is not UTF-8
     answer
 )""",
-        f"""CREATE TABLE openings (  -- streams that have begun and not ended{_RECEIPT},
+        f"""CREATE TABLE openings (  -- streams that may have begun and have not ended
+    id TEXT NOT NULL PRIMARY KEY,{_RECEIPT},
     request
-)""",
+) WITHOUT ROWID""",
     ),
 )
 

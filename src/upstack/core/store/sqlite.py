@@ -28,7 +28,7 @@ _INSERT = f"INSERT INTO receipts ({_NAMES}) VALUES ({_MARKS})"
 _INSERT_NEW = _INSERT + " ON CONFLICT (id) DO NOTHING"
 _INSERT_CONTENT = "INSERT INTO contents VALUES (?, ?, ?)"
 _INSERT_OPENING = f"INSERT OR REPLACE INTO openings ({_NAMES}, request) VALUES ({_MARKS}, ?) "
-_LEFT_OPEN = f"SELECT {_NAMES}, request, rowid FROM openings WHERE rowid > ? ORDER BY rowid LIMIT 20"
+_LEFT_OPEN = f"SELECT {_NAMES}, request FROM openings WHERE id > ? ORDER BY id LIMIT 20"
 _DELETE_OPENING = "DELETE FROM openings WHERE id = ?"
 _ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
 
@@ -76,13 +76,13 @@ class SqliteLedger:
 
     def recover(self) -> int:
         """Turn the openings that a crash left into truncated receipts, and return how many there were."""
-        total = last = 0
+        total, last = 0, ""
         try:
             while left := self._connection().execute(_LEFT_OPEN, (last,)).fetchall():
-                rows = [_truncated(row[:-2]) for row in left]
-                contents = [None if row[-2] is None else (row[-2], None) for row in left]
+                rows = [_truncated(row[:-1]) for row in left]
+                contents = [None if row[-1] is None else (row[-1], None) for row in left]
                 self._transact(_insert_each, rows, contents, [])
-                total, last = total + len(left), left[-1][-1]
+                total, last = total + len(left), left[-1][_ID]
         except sqlite3.Error as error:
             raise LedgerError(describe(self.path, error)) from None
         return total
