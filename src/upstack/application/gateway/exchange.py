@@ -91,6 +91,7 @@ class Exchange:
         "_created",
         "_early",
         "_first_byte",
+        "_flows",
         "_gateway",
         "_head",
         "_index",
@@ -131,6 +132,7 @@ class Exchange:
         self._first_byte: float | None = None
         self._known = False  # the ledger knows of the stream: its first byte may go out
         self._opened = False  # committed to this attempt: the caller has its first byte, or will
+        self._flows = False  # the caller has its first byte
         self._early: list[bytes] | None = None  # what a committed stream waits with until it is known
         self._over = False  # how it ends is decided; only the receipt is waited for
 
@@ -224,7 +226,11 @@ class Exchange:
                 limit = self._gateway.limits.max_answer_bytes
                 self._fail(SupplyError(Failure.TOO_LARGE, f"the answer is above server.max_answer_bytes ({limit})"))
         elif not self._over:
-            self._pass_on(stream, stream.feed(data), ended=False)
+            data = stream.feed(data)
+            if data and self._flows and stream.broken is None and not stream.done:  # as nearly always
+                self.sink.write(data)
+            else:
+                self._pass_on(stream, data, ended=False)
 
     def on_end(self) -> None:
         """The body is whole."""
@@ -254,10 +260,10 @@ class Exchange:
 
     def _pass_on(self, stream: ChatStream, data: bytes, *, ended: bool) -> None:
         if data:
-            if self._early is not None:
-                self._early.append(data)
-            elif self._opened:
+            if self._flows:
                 self.sink.write(data)
+            elif self._early is not None:
+                self._early.append(data)
             elif stream.committed:
                 self._open(data)
         if stream.broken is not None:
@@ -296,6 +302,7 @@ class Exchange:
         """Commit: from here on the caller sees this route."""
         self._opened = True
         if self._known:
+            self._flows = True
             self.sink.open(self._headers(EVENTS), data)
             return
         self._early = [data]
@@ -304,6 +311,7 @@ class Exchange:
 
     def _send_early(self) -> None:
         if self._early is not None:
+            self._flows = True
             self.sink.open(self._headers(EVENTS), b"".join(self._early))
             self._early = None
 
@@ -399,7 +407,7 @@ class Exchange:
             self._gateway.metrics.note(self._receipt)
         if self._early is not None and error is None:
             self._send_early()
-        if self._opened and self._early is None:
+        if self._flows:
             failed = error is not None or body is not DONE
             self.sink.close(chat.error_event(error) if error is not None else body, clean=not failed)
         else:

@@ -23,6 +23,7 @@ from upstack.core.types import Receipt
 _BATCH_BYTES = 1024 * 1024
 _ROW_BYTES = 1024  # what a row weighs in memory beside its long texts
 _GATHER_S = 0.001  # the most that a batch is held back for company
+_OPENING_S = 0.003  # the most that an opening waits for a batch to go: providers take longer to their first token
 _FEW = 2  # receipts in a batch below which the next is not held back
 _ENOUGH = 24  # receipts in a batch beyond which company saves little
 _BACKOFF_S = 0.02
@@ -169,6 +170,8 @@ class LedgerClient:
             return
         self._next.openings.append((*row, receipt.request))
         self._next.opened.append(done)
+        if self._wanted == 1 and self._timer is None:  # alone it would go at once, and the receipt of another after it
+            self._timer = self._loop.call_later(_OPENING_S, self._flush)
         self._added(self._next, _ROW_BYTES + len(row[3]) + (len(receipt.request) if receipt.request else 0))
 
     async def get(self, receipt_id: str) -> Receipt | None:
@@ -182,7 +185,7 @@ class LedgerClient:
         if full:
             self._backlog.append(batch)
             self._next = _Batch()
-        if self._wanted and (full or len(batch.rows) + len(batch.openings) >= self._wanted):
+        if self._wanted and (full or len(batch.rows) + (self._wanted > 1) * len(batch.openings) >= self._wanted):
             self._wanted = 0
             self._loop.call_soon(self._flush)  # at the end of this tick, with all that it brings
 

@@ -190,7 +190,8 @@ class Connection(asyncio.Protocol):
             self._unused += len(data)
             if self._unused > HEAD_LIMIT:
                 error = error or _malformed(call, "too much between two pieces of the body")
-        self._settle(call, error)
+        if self._stage == _WHOLE or error is not None or self._decoder is not None:
+            self._settle(call, error)
 
     def eof_received(self) -> None:
         """Give up an idle connection at once; for the others `connection_lost` follows."""

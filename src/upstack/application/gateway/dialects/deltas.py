@@ -25,9 +25,11 @@ class Said:
 
     def choice(self, index: int) -> dict[str, Any]:
         """Return the choice as a completion has it; TypeError or ValueError where its members do not fit together."""
-        members = _gathered({"content": delta} if isinstance(delta, str) else delta for delta in self.deltas)
-        members.pop("role", None)
-        message = {"role": "assistant", "content": _content(members.pop("content", []))}
+        members = _gathered(delta for delta in self.deltas if not isinstance(delta, str))
+        for name in ("role", "content"):
+            members.pop(name, None)
+        contents = [delta if isinstance(delta, str) else delta.get("content") for delta in self.deltas]
+        message = {"role": "assistant", "content": _content([content for content in contents if content])}
         calls = _tool_calls(members.pop("tool_calls", []))
         if calls:
             message["tool_calls"] = calls
