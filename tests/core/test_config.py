@@ -105,20 +105,20 @@ def test_an_unknown_key_is_named_with_what_was_meant(
 
 
 WRONG = [
-    ("[server]\nport = '4000'", "`server.port`"),
-    ("[server]\nretries = 2.0", "`server.retries`"),
-    ("[server]\ndrain = true", "`server.drain`"),
-    ("[server]\nreceipts = 'maybe'", "`server.receipts`"),
-    ("server = 1", "`server`"),
-    ("[providers]\nacme = 1", "providers"),
-    ("[providers.acme]\napi_keys = 'env:ONE'", "api_keys"),
-    ("[providers.acme.timeouts]\nconnect = 'soon'", "connect"),
-    ("[routes.a]", "model"),
+    ("[server]\nport = '4000'", "server.port: expected int, got str"),
+    ("[server]\nretries = 2.0", "server.retries: expected int, got float"),
+    ("[server]\ndrain = true", "server.drain: expected float, got bool"),
+    ("[server]\nreceipts = 'maybe'", "server.receipts: invalid enum value 'maybe'"),
+    ("server = 1", "server: expected table, got int"),
+    ("[providers]\nacme = 1", "providers.acme: expected table, got int"),
+    ("[providers.acme]\napi_keys = 'env:ONE'", "providers.acme.api_keys: expected array, got str"),
+    ("[providers.acme.timeouts]\nconnect = 'soon'", "providers.acme.timeouts.connect: expected float, got str"),
+    ("[routes.b]\nmodel = 'a/b'\n[routes.a]", "routes.a.model: missing"),
     ("[routes.a]\nmodel = 'alone'", 'routes.a.model: expected "provider/model"'),
     ("[routes.'a b']\nmodel = 'a/b'", "routes.a b: a name has"),
     ("[tasks.t]", "tasks.t: name a reference"),
-    ("[tasks.t]\nreference = 'a/b'\nstrategy = 'cascade'", "strategy"),
-    ("[prices.a]\ninput = 1", "output"),
+    ("[tasks.t]\nreference = 'a/b'\nstrategy = 'cascade'", "tasks.t.strategy: invalid enum value 'cascade'"),
+    ("[prices.a]\ninput = 1", "prices.a.output: missing"),
     ("[prices.a]\ninput = -1\noutput = 1", "prices.a: USD per million tokens lie in 0 to 1,000,000"),
     ("[prices.a]\ninput = nan\noutput = 1", "prices.a: USD"),
     ("[prices.a]\ninput = 1\noutput = 1\ncached_input = inf", "prices.a: USD"),
@@ -155,10 +155,26 @@ def test_a_number_out_of_its_range_is_refused(tmp_path: Path, name: str) -> None
         assert getattr(loaded(tmp_path, f"[server]\n{name} = {value}").server, name) == value
 
 
+def test_an_unknown_variable_of_the_server_is_refused() -> None:
+    """A slip of the pen in a variable must not pass for a setting; it is named with what was meant, never its value."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, {"UPSTACK_SERVER_PROT": "secret"})
+    said = raised.value.message
+    assert "UPSTACK_SERVER_PROT" in said
+    assert "did you mean `UPSTACK_SERVER_PORT`? Allowed here: " in said
+    assert "UPSTACK_SERVER_LEDGER_QUEUE_BYTES" in said
+    assert "secret" not in said
+
+
+def test_an_unknown_key_like_no_other_is_told_from_what_is_allowed(tmp_path: Path) -> None:
+    """The list of what is allowed begins a sentence of its own."""
+    assert "unknown key `server.zzz`. Allowed here: host, " in refused(tmp_path, "[server]\nzzz = 1")
+
+
 @pytest.mark.parametrize("value", ["", "four thousand", "4.5", "0x10"])
 def test_a_variable_that_is_no_number_is_named(tmp_path: Path, value: str) -> None:
     """By its own name, as there is no line to look at."""
-    assert "UPSTACK_SERVER_PORT: " in refused(tmp_path, WHOLE, UPSTACK_SERVER_PORT=value)
+    assert "UPSTACK_SERVER_PORT: expected int, got str" in refused(tmp_path, WHOLE, UPSTACK_SERVER_PORT=value)
 
 
 BROKEN: list[tuple[str | bytes, str]] = [

@@ -98,19 +98,22 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
         (answer(loss=-0.1), "a loss lies in 0 to 1"),
         (answer(input_tokens=-1), "answers['acme/bad']: `input_tokens` is -1; tokens lie in 0 to 1,000,000,000"),
         (answer(output_tokens=10**30), "tokens lie in 0 to"),
-        (answer(output_tokens="7"), "answers['acme/bad']: Expected `int`, got `str` - at `output_tokens`"),
-        (answer(output_tokens=True), "Expected `int`, got `bool`"),
+        (answer(output_tokens="7"), "answers['acme/bad'].output_tokens: expected int, got str"),
+        (answer(output_tokens=True), "expected int, got bool"),
         (answer(latency_s=-1), "`latency_s` is -1.0; seconds are finite and not negative"),
-        (answer(content=7), "Expected `str | null`, got `int` - at `content`"),
-        (answer(logprobs=[0.5]), "Expected `object | null`, got `array` - at `logprobs`"),
-        ({"answers": {"acme/large": {"input_tokens": 1, "output_tokens": 1}}}, "missing required field `content`"),
+        (answer(content=7), "answers['acme/bad'].content: expected str or null, got int"),
+        (answer(logprobs=[0.5]), "logprobs: expected object or null, got array"),
+        (
+            {"answers": {"acme/large": {"input_tokens": 1, "output_tokens": 1}}},
+            "answers['acme/large'].content: missing",
+        ),
         ({"answers": {"acme": {"content": "", "input_tokens": 1, "output_tokens": 1}}}, "answers are named"),
         ({"answers": {"/x": {"content": "", "input_tokens": 1, "output_tokens": 1}}}, "answers are named"),
         ({"messages": []}, "`messages` is empty; a request has at least one"),
         ({"messages": [{"role": "user"}, {"content": "x"}]}, "`messages[1]` has no `role`"),
-        ({"messages": "hello"}, "Expected `array`, got `str` - at `messages`"),
-        ({"id": 7}, "Expected `str`, got `int` - at `id`"),
-        ({"time": "yesterday"}, "Expected `float | null`, got `str` - at `time`"),
+        ({"messages": "hello"}, "messages: expected array, got str"),
+        ({"id": 7}, "id: expected str, got int"),
+        ({"time": "yesterday"}, "time: expected float or null, got str"),
     ],
 )
 def test_a_wrong_value_is_refused_by_file_line_and_name(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -118,6 +121,7 @@ def test_a_wrong_value_is_refused_by_file_line_and_name(changes: dict[str, Any],
     path = write_lines(tmp_path / "in.jsonl", line(), line(**changes))
     message = read_error(path)
     assert message.startswith(f"{path}, line 2: ")
+    assert message.endswith("; docs/traffic.md describes the format")
     assert said in message
 
 
@@ -125,12 +129,12 @@ def test_a_wrong_value_is_refused_by_file_line_and_name(changes: dict[str, Any],
     ("raw", "said"),
     [
         (b"{", "line 2: Input data was truncated"),
-        (b"[]", "line 2: Expected `object`, got `array`"),
+        (b"[]", "line 2: expected object, got array"),
         (b'{"id": NaN}', "line 2: JSON is malformed"),
         (b'{"id": "\xff"}', "line 2: not UTF-8 at byte"),
         (b'{"truth": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "line 2: nested too deeply"),
-        (b'{"answers": {"a/b": {"content": 1', "line 2: Expected `str | null`, got `int`"),
-        (b"{}", "line 2: Object missing required field `id`"),
+        (b'{"answers": {"a/b": {"content": 1', "line 2: answers[...].content: expected str or null, got int"),
+        (b"{}", "line 2: id: missing"),
     ],
 )
 def test_what_is_not_a_row_is_refused_by_line(raw: bytes, said: str, tmp_path: Path) -> None:

@@ -315,12 +315,12 @@ def test_a_file_of_prices_is_read(tmp_path: Path) -> None:
     [
         ('[prices."x/y"]\ninput = 1\noutput = 2\ncached = 1', "unknown key `prices.x/y.cached`; did you mean"),
         ('[prices."x/y"]\ninput = 1', "output"),
-        ('[prices."x/y"]\ninput = "1"\noutput = 2', "Expected `float`"),
+        ('[prices."x/y"]\ninput = "1"\noutput = 2', "prices.x/y.input: expected float, got str"),
         ('[prices."x/y"]\ninput = -1\noutput = 2', "prices.x/y: USD per million tokens"),
         ('[prices."x/y"]\ninput = nan\noutput = 2', "prices.x/y: USD per million tokens"),
         ("[price.x]\ninput = 1\noutput = 2", "did you mean `prices`"),
-        ("[server]\nport = 1", "and nothing else"),
-        ("prices = 3", "Expected `object`"),
+        ("[server]\nport = 1", "unknown key `server`. Allowed here: prices$"),
+        ("prices = 3", "prices: expected table, got int"),
         ("not toml", "not TOML"),
     ],
 )

@@ -1,7 +1,8 @@
 """`upstack.toml`: one frozen struct per table. What is read here is checked here, and nowhere else.
 
 Order: default < file < environment (`UPSTACK_SERVER_PORT=...`) < flag. Unknown keys are errors that name the key, what
-is allowed and what was probably meant. Secrets are references (`env:NAME`, `file:/path`), resolved late, never values.
+is allowed and what was probably meant; so are unknown variables that begin with `UPSTACK_SERVER_`. Secrets are
+references (`env:NAME`, `file:/path`), resolved late, never values.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from upstack.core.errors import ConfigError
+from upstack.core.mistakes import in_words, split
 from upstack.core.types import Capture
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
@@ -115,6 +117,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: dict[str, PriceConfig] = {}  # by "provider/model" or a route's name
 
 
+class PriceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of prices and nothing else."""
+
+    prices: dict[str, PriceConfig] = {}
+
+
+_Whole = TypeVar("_Whole", Config, PriceFile)
+
+
 def load_config(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read `path` (None: defaults alone), then the environment's overrides of `[server]`.
 
@@ -126,7 +137,17 @@ def load_config(path: Path | None, environ: Mapping[str, str] = os.environ) -> C
     server = data.setdefault("server", {})
     if isinstance(server, dict):
         server.update(_from_environment(environ))
-    return _convert(data, str(path) if path else "the environment")
+    source = str(path) if path else "the environment"
+    config = _convert(data, Config, source)
+    _check(config, source)
+    return config
+
+
+def load_price_file(path: Path) -> dict[str, PriceConfig]:
+    """Read a file that holds `[prices]` alone. Raises ConfigError as `load_config` does."""
+    prices = _convert(_read_toml(path), PriceFile, str(path)).prices
+    _check_prices(prices, str(path))
+    return prices
 
 
 def resolve_secret(reference: str, where: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -189,31 +210,32 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    fields = {f"{_VARIABLE}{field.name.upper()}": field for field in msgspec.structs.fields(ServerConfig)}
     found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(ServerConfig):
-        value = environ.get(f"UPSTACK_SERVER_{field.name.upper()}")
-        if value is not None:
-            where = f"UPSTACK_SERVER_{field.name.upper()}"
-            try:
-                found[field.name] = msgspec.convert(value, field.type, strict=False)
-            except msgspec.ValidationError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            _check_range(field.name, found[field.name], where)
+    for variable, value in environ.items():
+        if not variable.startswith(_VARIABLE):
+            continue
+        field = fields.get(variable)
+        if field is None:
+            raise ConfigError(f"the environment: unknown variable `{variable}`{_allowed(variable, list(fields))}")
+        try:
+            found[field.name] = msgspec.convert(value, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(in_words(variable, str(error))) from None
+        _check_range(field.name, found[field.name], variable)
     return found
 
 
-def _convert(data: dict[str, Any], source: str) -> Config:
+def _convert(data: dict[str, Any], kind: type[_Whole], source: str) -> _Whole:
     try:
-        config = msgspec.convert(data, Config)
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error), data)}") from None
-    _check(config, source)
-    return config
+        raise ConfigError(f"{source}: {_explain(str(error), data, kind)}") from None
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
+_VARIABLE = "UPSTACK_SERVER_"
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _TABLES: dict[str, type[msgspec.Struct]] = {
-    "": Config,
     "server": ServerConfig,
     "providers.*": ProviderConfig,
     "providers.*.timeouts": TimeoutsConfig,
@@ -223,30 +245,32 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _explain(message: str, data: dict[str, Any]) -> str:
-    """Say an unknown key in full: which, where, what is allowed, what was probably meant."""
-    found = _UNKNOWN.search(message)
-    if found is None:
-        return message.replace("`$.", "`")
-    at = (found["at"] or "$").removeprefix("$").removeprefix(".").replace("[...]", ".*")
-    allowed = [field.name for field in msgspec.structs.fields(_TABLES[at])]
-    near = difflib.get_close_matches(found["field"], allowed, 1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    table = _locate(data, at.split("."), found["field"]) if at else found["field"]
-    return f"unknown key `{table}`{hint} Allowed here: {', '.join(allowed)}"
+def _explain(message: str, data: dict[str, Any], kind: type[msgspec.Struct]) -> str:
+    """Say what is wrong where; an unknown key in full: which, what is allowed, what was probably meant."""
+    path, said = split(message)
+    place = _at_fault(path, data)
+    unknown = _UNKNOWN.fullmatch(said)
+    if unknown is None:
+        return in_words(place, said.replace(" | null`", "`").replace("`object`", "`table`"))  # as TOML has it
+    table = _TABLES[path.replace("[...]", ".*")] if path else kind
+    key = f"{place}.{unknown['field']}".removeprefix(".")
+    return f"unknown key `{key}`{_allowed(unknown['field'], [field.name for field in msgspec.structs.fields(table)])}"
 
 
-def _locate(data: Any, parts: list[str], field: str) -> str:
-    """Replace the `*` of a path by the name of the table that holds the unknown field."""
-    if not parts:
-        return field if isinstance(data, dict) and field in data else ""
-    names = list(data) if parts[0] == "*" else [parts[0]]
-    for name in names:
-        if isinstance(data, dict) and isinstance(data.get(name), dict):
-            rest = _locate(data[name], parts[1:], field)
-            if rest:
-                return f"{name}.{rest}"
-    return ""
+def _allowed(given: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(given, names, 1)
+    return f"{f'; did you mean `{near[0]}`?' if near else '.'} Allowed here: {', '.join(names)}"
+
+
+def _at_fault(path: str, data: dict[str, Any]) -> str:
+    """Put the name of the first row that cannot be read in place of a path's `[...]`."""
+    table, several, rest = path.partition("[...]")
+    for name, row in data[table].items() if several else ():
+        try:
+            msgspec.convert(row, _TABLES[f"{table}.*"])
+        except msgspec.ValidationError:
+            return f"{table}.{name}{rest}"
+    return path
 
 
 def _check(config: Config, source: str) -> None:
@@ -260,11 +284,15 @@ def _check(config: Config, source: str) -> None:
     for name, task in config.tasks.items():
         if not task.candidates and task.reference is None:
             raise ConfigError(f"{source}: tasks.{name}: name a reference, or candidates in fallback order")
-    for name, price in config.prices.items():
-        if any(value is not None and not 0 <= value < 1e6 for value in msgspec.structs.astuple(price)):
-            raise ConfigError(f"{source}: prices.{name}: USD per million tokens lie in 0 to 1,000,000")
+    _check_prices(config.prices, source)
     for name in RANGES:
         _check_range(name, getattr(config.server, name), f"{source}: server.{name}")
+
+
+def _check_prices(prices: dict[str, PriceConfig], source: str) -> None:
+    for name, price in prices.items():
+        if any(value is not None and not 0 <= value < 1e6 for value in msgspec.structs.astuple(price)):
+            raise ConfigError(f"{source}: prices.{name}: USD per million tokens lie in 0 to 1,000,000")
 
 
 def _check_range(name: str, value: Any, where: str) -> None:

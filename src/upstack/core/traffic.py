@@ -24,6 +24,7 @@ from typing import IO, Any
 import msgspec
 
 from upstack.core.errors import ConfigError
+from upstack.core.mistakes import in_words, split
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _MAX_TOKENS = 10**9  # of one answer: keeps any price times any count within 64 bits
@@ -148,7 +149,7 @@ def _decode(decoder: msgspec.json.Decoder[TrafficRow], line: bytes, where: str) 
     try:
         return decoder.decode(line)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error), line)}") from None
+        raise ConfigError(f"{where}: {_explain(str(error), line)}; docs/traffic.md describes the format") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 at byte {error.start}") from None
     except msgspec.DecodeError as error:
@@ -158,16 +159,18 @@ def _decode(decoder: msgspec.json.Decoder[TrafficRow], line: bytes, where: str) 
 
 
 def _explain(message: str, line: bytes) -> str:
-    """Say which model's answer is at fault, where msgspec says only that one is."""
-    if "$.answers[...]" in message:
+    """Say where and what, and whose answer is at fault, where msgspec says only that one is."""
+    path, said = split(message)
+    if path.startswith("answers[...]"):
         # A second fault, further on in the line, may keep it from being read again.
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             for name, answer in msgspec.json.decode(line)["answers"].items():
                 try:
                     msgspec.convert(answer, RecordedAnswer)
                 except msgspec.ValidationError as error:
-                    return f"answers[{name[:200]!r}]: {error}".replace("`$.", "`")
-    return message.replace("`$.", "`").removesuffix(" - at `$`")
+                    inner, said = split(str(error))
+                    return in_words(f"answers[{name[:200]!r}]{inner and '.'}{inner}", said)
+    return in_words(path, said)
 
 
 def _write_rows(file: IO[bytes], rows: Iterable[TrafficRow], *, zipped: bool) -> int:

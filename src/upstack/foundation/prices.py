@@ -13,8 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from upstack.core.config import Config, PriceConfig, load_config
-from upstack.core.errors import ConfigError
+from upstack.core.config import PriceConfig, load_price_file
 from upstack.core.types import Picodollars, Price, Provider, Rates
 
 if TYPE_CHECKING:
@@ -94,10 +93,7 @@ def load_list() -> None:
 
 def load_prices_toml(path: Path) -> dict[str, PriceConfig]:
     """Read a file of `[prices."provider/model"]` tables and nothing else; ConfigError names what is wrong."""
-    config = load_config(path, {})
-    if config != Config(prices=config.prices):
-        raise ConfigError(f'{path}: a file of prices holds [prices."provider/model"] tables and nothing else')
-    return config.prices
+    return load_price_file(path)
 
 
 # --- From the configuration ------------------------------------------------------------------------------------------
