@@ -61,6 +61,8 @@ def test_an_empty_machine_is_told_what_to_set(tmp_path: Path) -> None:
     assert "OPENAI_API_KEY" in done.out
     assert "1 problem" in done.out
     assert "\x1b" not in done.out
+    for words in ("GROQ_API_KEY", "OLLAMA_HOST", str(tmp_path / "upstack.toml"), "which is not there"):
+        assert words in "".join(done.out.split()) or words in " ".join(done.out.split()), "where it looked"
 
 
 def test_keys_are_named_and_never_shown(tmp_path: Path) -> None:
@@ -92,6 +94,9 @@ def test_each_broken_provider_is_found(tmp_path: Path) -> None:
     assert len(problems) == 3
     assert any("NOT_SET" in text for text in problems)
     assert "sk-written" not in done.out
+    remedies = {each["text"].partition(".api_key")[0]: each["remedy"] for each in done.json["findings"]}
+    assert remedies["providers.openai"] == "set or mend it, or take [providers.openai] out"
+    assert remedies["providers.leak"] == 'put the key into the environment and write api_key = "env:LEAK_API_KEY"'
     assert any("groq" in text for level, text in _findings(done, "provider") if level == "ok")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from upstack.core.errors import ConfigError
 from upstack.core.types import Provider, State
 from upstack.foundation.catalog import Row, find_row, providers_from, rows, warnings, why_missing
 
+_REFERENCE = re.compile(r"env:[A-Za-z_]\w*|file:.+")
 _POINTERS = frozenset({"OPENAI_BASE_URL", "OPENAI_API_BASE"})  # where clients are pointed: `bypasses` judges them
 
 
 class Settings(msgspec.Struct, frozen=True):
     """What the configuration and the environment come to. `state` is None where a gateway would not start."""
 
+    path: Path | None  # of the configuration; None: there is none
     config: Config
     providers: dict[str, Provider]
     sources: dict[str, tuple[str, ...]]  # by provider: what each of its keys is called
@@ -39,7 +42,7 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
         findings.append(_described(path, config))
     broken = _broken(config, environ)
     for name, message in broken.items():
-        findings.append(Finding("problem", "provider", message, f"set it, or take [providers.{name}] out"))
+        findings.append(Finding("problem", "provider", message, _remedy(name, config.providers[name])))
     usable = replace(config, providers={name: row for name, row in config.providers.items() if name not in broken})
     providers = providers_from(usable, environ)
     sources = {name: _sources(name, config.providers.get(name), environ) for name in providers}
@@ -49,7 +52,7 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> tuple[Settin
     except ConfigError as error:
         if not broken:
             findings.append(Finding("problem", "config", error.message, "mend it; the gateway does not start so"))
-    return Settings(usable, providers, sources, state), findings
+    return Settings(path, usable, providers, sources, state), findings
 
 
 def found_providers(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -60,7 +63,8 @@ def found_providers(settings: Settings, environ: Mapping[str, str]) -> Iterator[
         yield Finding("ok", "provider", f"{name}, {where}, {f'key {keys}' if keys else 'no key'}: {provider.base_url}")
     if not settings.providers:
         remedy = "set a key, OPENAI_API_KEY for one, or write a table [providers.NAME]"
-        yield Finding("problem", "provider", "none was found, so nothing can be asked", remedy)
+        text = f"none was found, so nothing can be asked; {_looked_at(settings.path)}"
+        yield Finding("problem", "provider", text, remedy)
     for row in rows():
         if row.name not in settings.providers and row.name not in settings.config.providers:
             yield from _nearly(row, environ)
@@ -89,7 +93,7 @@ def unknown_prices(settings: Settings) -> Iterator[Finding]:
 
 def _described(path: Path | None, config: Config) -> Finding:
     if path is None:
-        return Finding("ok", "config", "no upstack.toml here: defaults and the environment")
+        return Finding("ok", "config", f"no upstack.toml in {Path.cwd()}: defaults and the environment")
     tables = (("provider", config.providers), ("route", config.routes), ("task", config.tasks))
     counts = ", ".join(f"{len(table)} {name}{'' if len(table) == 1 else 's'}" for name, table in tables)
     return Finding("ok", "config", f"{path} is valid: {counts}")
@@ -104,6 +108,28 @@ def _broken(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         except ConfigError as error:
             found[name] = error.message
     return found
+
+
+def _remedy(name: str, table: ProviderConfig) -> str:
+    """What mends a table that cannot be used: a key in place of its reference has a remedy of its own."""
+    keys = table.api_keys or ((table.api_key,) if table.api_key else ())
+    if all(_REFERENCE.fullmatch(key) for key in keys):
+        return f"set or mend it, or take [providers.{name}] out"
+    row = find_row(name)
+    variable = row.key_env[0] if row is not None and row.key_env else re.sub(r"\W", "_", f"{name}_API_KEY").upper()
+    return f'put the key into the environment and write api_key = "env:{variable}"'
+
+
+def _looked_at(path: Path | None) -> str:
+    """Where providers were looked for: every variable of the catalogue, and the file."""
+    able = [row for row in rows() if row.unsupported is None]
+    keys = dict.fromkeys(name for row in able if not row.local for name in row.key_env)
+    urls = dict.fromkeys(name for row in able if row.local or row.base_url is None for name in row.url_env)
+    file = path or f"{Path.cwd() / 'upstack.toml'}, which is not there"
+    return (
+        f"looked for a key in {', '.join(keys)}; for the URL of a server of yours in {', '.join(urls)}; and for "
+        f"[providers.NAME] in {file}"
+    )
 
 
 def _sources(name: str, table: ProviderConfig | None, environ: Mapping[str, str]) -> tuple[str, ...]:
