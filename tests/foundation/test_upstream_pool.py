@@ -316,7 +316,7 @@ def test_a_refused_connection_names_host_and_port(run: Run) -> None:
             got = await asker.ask(f"http://localhost:{port}")
             assert got.failure is Failure.REFUSED
             assert got.error
-            assert got.error.message == f"localhost:{port}: connection refused."
+            assert got.error.message == f"localhost:{port}: connection refused"
 
     run(main())
 
@@ -340,7 +340,7 @@ def test_a_name_that_cannot_be_resolved_is_refused(run: Run, host: str) -> None:
                 got = await asker.ask(f"http://{host}:1")
                 assert got.failure is Failure.REFUSED
                 assert got.error
-                assert got.error.message == f"{host}:1: its name cannot be resolved."
+                assert got.error.message == f"{host}:1: its name cannot be resolved"
             else:
                 with pytest.raises(Exception, match="base_url") as raised:
                     asker.send(f"http://{host}:1")

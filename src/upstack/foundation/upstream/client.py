@@ -60,7 +60,7 @@ class Client:
         except (ValueError, KeyError):
             host = ""
         if not host:
-            message = "The provider's base_url is no usable URL; write http(s)://host[:port]/path."
+            message = "The provider's base_url is no usable URL; write http(s)://host[:port]/path"
             raise SupplyError(Failure.REFUSED, message)
         proxy = self._proxies.find(parts.scheme, host, port)
         if parts.scheme == "http":

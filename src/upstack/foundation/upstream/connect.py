@@ -38,7 +38,7 @@ async def connect(origin: Origin, contexts: Contexts, factory: Callable[[], _P])
         return await _secure(transport, factory(), context, origin.host)
     except (OSError, ValueError) as error:  # ValueError: a name that no DNS could hold
         failure = Failure.CONNECT_TIMEOUT if isinstance(error, TimeoutError) else Failure.REFUSED
-        raise SupplyError(failure, f"{_step(origin, error)}: {_reason(error)}.") from error
+        raise SupplyError(failure, f"{_step(origin, error)}: {_reason(error)}") from error
 
 
 class _ProxyError(OSError):

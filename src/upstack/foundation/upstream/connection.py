@@ -342,15 +342,15 @@ class Connection(asyncio.Protocol):
         if self._stage == _BODY:
             return _truncated(call)
         if self._silent and self._reused:
-            return SupplyError(Failure.STALE, f"{call.where}: the kept connection had been closed meanwhile.")
+            return SupplyError(Failure.STALE, f"{call.where}: the kept connection had been closed meanwhile")
         if self._silent and isinstance(exc, ssl.SSLError):  # TLS 1.3 refuses a client certificate only now
-            return SupplyError(Failure.REFUSED, f"{call.where}: TLS failed: {exc.reason}.")
-        return SupplyError(Failure.RESET, f"{call.where}: the connection was closed before the answer began.")
+            return SupplyError(Failure.REFUSED, f"{call.where}: TLS failed: {exc.reason}")
+        return SupplyError(Failure.RESET, f"{call.where}: the connection was closed before the answer began")
 
 
 def _malformed(call: HttpCall, what: str) -> SupplyError:
-    return SupplyError(Failure.MALFORMED, f"{call.where}: {what}.")
+    return SupplyError(Failure.MALFORMED, f"{call.where}: {what}")
 
 
 def _truncated(call: HttpCall) -> SupplyError:
-    return SupplyError(Failure.TRUNCATED, f"{call.where}: the answer ended before its end.")
+    return SupplyError(Failure.TRUNCATED, f"{call.where}: the answer ended before its end")

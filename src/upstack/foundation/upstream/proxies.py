@@ -81,9 +81,9 @@ def _parse(url: str) -> Proxy:
     except ValueError:
         host = None
     if not host:
-        raise SupplyError(Failure.REFUSED, "The proxy variable holds no usable URL; write http://host:port.")
+        raise SupplyError(Failure.REFUSED, "The proxy variable holds no usable URL; write http://host:port")
     if parts.scheme != "http":
-        message = f"Proxy {host}: the scheme {parts.scheme}:// is not supported; use an http:// proxy."
+        message = f"Proxy {host}: the scheme {parts.scheme}:// is not supported; use an http:// proxy"
         raise SupplyError(Failure.REFUSED, message)
     authorization = None
     if parts.username is not None:

@@ -93,4 +93,4 @@ def _overdue(call: HttpCall) -> tuple[str, float]:
 
 
 def _expire(call: HttpCall, failure: Failure, what: str, limit: float) -> None:
-    call.fail(SupplyError(failure, f"{call.where}: {what} within {limit:g} s."))
+    call.fail(SupplyError(failure, f"{call.where}: {what} within {limit:g} s"))

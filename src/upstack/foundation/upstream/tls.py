@@ -36,7 +36,7 @@ class Contexts:
             except OSError as error:  # ssl.SSLError is one
                 names = ", ".join(_paths(tls)) or "the system's authorities"
                 reason = getattr(error, "reason", None) or error.strerror or "unusable"
-                raise SupplyError(Failure.REFUSED, f"TLS files cannot be used ({names}): {reason}.") from error
+                raise SupplyError(Failure.REFUSED, f"TLS files cannot be used ({names}): {reason}") from error
             self._kept[tls] = (stamp, context)
         return context
 
