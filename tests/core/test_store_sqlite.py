@@ -274,3 +274,11 @@ def test_an_id_is_found_by_an_index(path: Path) -> None:
         plan = " ".join(row[-1] for row in query(path, f"EXPLAIN QUERY PLAN {sql}", "rcpt_1"))
         assert "INDEX sqlite_autoindex" in plan or "USING PRIMARY KEY (id=?)" in plan
         assert "SCAN" not in plan
+
+
+def test_a_folder_that_takes_no_file_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """Only a folder that is really absent is called so; else there are the system's own words."""
+    with pytest.raises(LedgerError, match=f"there is no folder {tmp_path}/none"):
+        SqliteLedger(str(tmp_path / "none" / "x.db"))
+    with pytest.raises(LedgerError, match=r"/proc/x\.db cannot be opened: No such file or directory; check its folder"):
+        SqliteLedger("/proc/x.db")

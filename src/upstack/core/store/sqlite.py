@@ -53,7 +53,7 @@ def describe(path: str, error: Exception) -> str:
 def cannot_open(path: str, error: Exception) -> str:
     """Say why a file could not be opened or made, and the remedy."""
     folder = Path(path).absolute().parent
-    if isinstance(error, FileNotFoundError) or not folder.is_dir():
+    if not folder.is_dir():
         return f"the ledger {path} cannot be made: there is no folder {folder}; make it, or change server.ledger"
     if Path(path).is_dir():
         return f"the ledger {path} is a folder; name a file in server.ledger"
@@ -61,7 +61,8 @@ def cannot_open(path: str, error: Exception) -> str:
         return f"the ledger {path} cannot be made: the disk is full; make room"
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return f"the ledger {path} is not writable for this user; change its permissions, or server.ledger"
-    return f"the ledger {path} cannot be opened: {error}"
+    reason = getattr(error, "strerror", None) or error
+    return f"the ledger {path} cannot be opened: {reason}; check its folder, or change server.ledger"
 
 
 class SqliteLedger:
