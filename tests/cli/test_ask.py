@@ -51,6 +51,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def test_one_token_is_not_several(gateway: Serving, tmp_path: Path) -> None:
+    """Numbers and their nouns agree."""
+    assert "| 1 token in, 1 out |" in call("ask", "one", "--url", gateway.url, cwd=tmp_path).err
+
+
 def test_the_answer_is_output_and_the_rest_is_not(gateway: Serving, tmp_path: Path) -> None:
     """Standard output holds the answer alone; route, tokens, cost and receipt are said beside it."""
     done = call("ask", "one two three", "--url", gateway.url, cwd=tmp_path)

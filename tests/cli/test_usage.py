@@ -31,6 +31,12 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
     assert "Commands" in done.out + done.err
 
 
+def test_help_says_what_an_argument_is(tmp_path: Path) -> None:
+    """What may stand for an id or a question can be found without reading the code."""
+    assert '"last" for the newest' in call("why", "--help", cwd=tmp_path).out
+    assert '"-" reads it from standard input' in call("ask", "--help", cwd=tmp_path).out
+
+
 def test_the_version_is_the_package_s(tmp_path: Path) -> None:
     """`--version` prints the version alone."""
     assert call("--version", cwd=tmp_path).out == f"{upstack.__version__}\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import call
+from tests.cli.recording import record, recorded_row
 from tests.gateway.serving import Serving, chat, provider
 from upstack.core.store.reading import list_receipts
 from upstack.core.store.sqlite import SqliteLedger
@@ -47,6 +48,24 @@ def test_a_receipt_is_told_in_words(gateway: Serving) -> None:
         assert words in done.out
 
 
+def test_a_replayed_answer_is_told_from_a_real_one(tmp_path: Path) -> None:
+    """By `serve` as it starts, by `ask` and by `why`; a model beside the recording is not called replayed."""
+    path = record(tmp_path, [recorded_row(1, "x")])
+    with (
+        EchoProvider() as echo,
+        Serving(tmp_path, provider("echo", echo.base_url), "--replay", str(path)) as running,
+    ):
+        assert f"replaying {path}: no provider but echo is called\n" in running.log
+        asked = call("ask", "x", "--model", "a/dear", "--url", running.url, cwd=tmp_path)
+        assert "a/dear (replayed) | " in asked.err
+        done = call("why", "last", cwd=tmp_path)
+        assert "was answered by a/dear (replayed) after" in done.out
+        assert "version replay:" in done.out
+        live = call("ask", "x", "--model", "echo/x", "--url", running.url, "--json", cwd=tmp_path).json
+        assert live["replayed"] is False
+        assert "replay" not in call("why", "last", cwd=tmp_path).out
+
+
 def test_json_is_the_endpoint_s(gateway: Serving) -> None:
     """The command and `GET /v1/receipts/{id}` say the same."""
     newest = list_receipts(gateway.ledger, 1)[0].id
@@ -60,6 +79,14 @@ def test_last_is_the_newest(gateway: Serving) -> None:
     whole = call("why", "last", "--json", cwd=gateway.folder).json
     assert whole["id"] == newest
     assert "the second" in whole["request"]["messages"][0]["content"]
+
+
+def test_what_was_not_answered_says_that_nothing_is_billed(gateway: Serving) -> None:
+    """A cost of nothing is explained where no price is known, so that it does not pass for a price."""
+    assert gateway.post(chat("bad/x")).status_code != 200
+    done = call("why", "last", cwd=gateway.folder)
+    assert "price unknown" in done.out
+    assert "Cost: $0 (no attempt is billed)." in done.out
 
 
 def test_an_unknown_receipt_is_said(gateway: Serving) -> None:

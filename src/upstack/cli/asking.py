@@ -13,7 +13,7 @@ import httpx2
 import msgspec
 
 from upstack.application.client import look, reason_of, refusal, through_proxy, unreachable
-from upstack.application.gateway.explain import cost_in_words
+from upstack.application.gateway.explain import REPLAYED, cost_in_words
 from upstack.application.gateway.state import build_state
 from upstack.cli.answering import Answer, read_stream
 from upstack.cli.options import read, tidy, url_of
@@ -170,11 +170,13 @@ def _summary(answer: Answer, found: dict[str, Any] | None) -> str:
     if found is None:
         return f"{answer.route or 'answered'} | no receipt is kept"
     usage = found["usage"]
-    tokens = f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out" if usage else "tokens unknown"
+    asked, said = (usage["input_tokens"], usage["output_tokens"]) if usage else (0, 0)
+    tokens = f"{asked} token{'' if asked == 1 else 's'} in, {said} out" if usage else "tokens unknown"
     cost = found["cost_picodollars"]
     price = "cost unknown" if cost is None else cost_in_words(cost)
     cut = f" | ended by {answer.finish_reason}" if answer.finish_reason not in {"stop", ""} else ""
-    return f"{found['route']} | {tokens} | {price}{cut} | {found['id']}"
+    replayed = REPLAYED if found.get("replayed") else ""
+    return f"{found['route']}{replayed} | {tokens} | {price}{cut} | {found['id']}"
 
 
 def _as_json(model: str, answer: Answer, found: dict[str, Any] | None) -> dict[str, Any]:
@@ -190,4 +192,5 @@ def _as_json(model: str, answer: Answer, found: dict[str, Any] | None) -> dict[s
         "cost_picodollars": known.get("cost_picodollars"),
         "cost_usd": known.get("cost_usd"),
         "why": known.get("why"),
+        "replayed": known.get("replayed"),
     }

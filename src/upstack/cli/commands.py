@@ -56,7 +56,7 @@ def serve(
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help='What to ask; "-" reads it from standard input.')],
+    question: str,
     model: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +71,7 @@ def ask(
 ) -> None:
     """Ask a model through the gateway and see the answer as it comes.
 
+    QUESTION is the text to ask, in quotes; "-" reads it from standard input.
     Where no gateway runs, one runs for this call, with the same configuration and ledger.
     """
     from upstack.cli.asking import Question, run
@@ -80,13 +81,16 @@ def ask(
 
 @app.command()
 def why(
-    receipt: Annotated[str, typer.Argument(metavar="ID", help='A receipt\'s id, or "last" for the newest.')],
+    receipt: Annotated[str, typer.Argument(metavar="ID")],
     ledger: LedgerOption = None,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain a receipt: which route answered, why, at what cost. Works while the gateway serves."""
+    """Explain a receipt: which route answered, why, at what cost. Works while the gateway serves.
+
+    ID is a receipt's id, or "last" for the newest.
+    """
     from upstack.cli.explaining import run
 
     run(receipt, ledger, config, as_json=as_json)

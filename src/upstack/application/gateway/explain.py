@@ -9,6 +9,7 @@ import msgspec
 
 from upstack.core.types import Attempt, Picodollars, Receipt
 
+REPLAYED = " (replayed)"
 _ENDED = {
     "answered": "answered",
     "truncated": "cut off after the answer had begun",
@@ -23,6 +24,7 @@ def explain(receipt: Receipt) -> dict[str, Any]:
     whole: dict[str, Any] = msgspec.to_builtins(receipt)
     whole["created_at"] = datetime.fromtimestamp(receipt.created_at, UTC).isoformat(timespec="milliseconds")
     whole["cost_usd"] = None if receipt.cost_picodollars is None else usd(receipt.cost_picodollars)
+    whole["replayed"] = _replayed(receipt)
     whole["request"] = _content(receipt.request)
     whole["answer"] = _content(receipt.answer)
     whole["words"] = in_words(receipt)
@@ -32,7 +34,7 @@ def explain(receipt: Receipt) -> dict[str, Any]:
 def in_words(receipt: Receipt) -> list[str]:
     """Tell what happened and why, a sentence each."""
     when = datetime.fromtimestamp(receipt.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    by = f" by {receipt.route}" if receipt.route else ""
+    by = f" by {receipt.route}{REPLAYED if _replayed(receipt) else ''}" if receipt.route else ""
     error = f" ({receipt.error})" if receipt.error else ""
     ended = _ENDED[receipt.state] if receipt.error != "gateway_restarted" else "cut off as the gateway ended"
     lines = [
@@ -46,7 +48,8 @@ def in_words(receipt: Receipt) -> list[str]:
         cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
         reasoning = f" ({usage.reasoning_tokens} of reasoning)" if usage.reasoning_tokens else ""
         lines.append(f"Tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}.")
-    lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}.")
+    nothing = " (no attempt is billed)" if receipt.cost_picodollars == 0 and receipt.usage is None else ""
+    lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}{nothing}.")
     return lines
 
 
@@ -75,6 +78,11 @@ def _attempt(number: int, attempt: Attempt) -> str:
         f"Attempt {number}: {attempt.route} ({attempt.provider}/{attempt.model}, version {attempt.version})"
         f"{credential}: {how}{status} after {seconds(attempt.duration_s)}{price}."
     )
+
+
+def _replayed(receipt: Receipt) -> bool:
+    """Whether the answer came from a recording, so that nobody was called for it."""
+    return any(each.route == receipt.route and each.version.startswith("replay:") for each in receipt.attempts)
 
 
 def _content(content: bytes | None) -> Any:

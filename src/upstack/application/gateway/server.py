@@ -97,6 +97,7 @@ async def serve(
     backends: dict[str, Backend] = {"openai": OpenAIBackend()}
     if replay is not None:
         backends["replay"] = replay
+        log(f"replaying {options.replay}: {replay.not_called(state.providers)}")
     try:
         if config.server.receipts != "off":
             await ledger.start()

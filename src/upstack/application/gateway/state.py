@@ -147,7 +147,8 @@ def target_keys(plans: Mapping[str, Plan]) -> set[str]:
 def _version(provider: Provider, model: str) -> str:
     """The behaviour version: what, asked where, how. Neither the price nor the key is part of it."""
     parts = [provider.name, provider.backend, provider.base_url, provider.chat_path, provider.query, model]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    mark = "replay:" if provider.backend == "replay" else ""  # a recording's answers are told from a provider's
+    return mark + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def _order(row: TaskConfig) -> list[tuple[str, str]]:

@@ -89,6 +89,12 @@ class ReplayBackend:
         """Every recorded "provider/model", sorted."""
         return tuple(sorted(self._answers))
 
+    def not_called(self, providers: Mapping[str, Provider]) -> str:
+        """Say which of `providers` this stands in for: all of them, or their names."""
+        others = sorted(name for name, provider in providers.items() if provider.backend != "replay")
+        but = f" but {', '.join(others)}" if others else ""
+        return f"no provider{but} is called"
+
     def send(self, target: Target, request: Request, receiver: Receiver) -> Call:
         """Answer as recorded, or with the provider's error: 404 for a model it has not, 400 for all else."""
         model = target.route.model
