@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.cli.calling import call
@@ -49,8 +50,9 @@ def test_routes_say_what_they_cost_and_an_unknown_price_is_unknown(tmp_path: Pat
     assert cheap[1:4] == ["0.10,", "0.075", "onsite"]
     assert dear[1:4] == ["2.50,", "10.00", "-"]
     assert new[1] == "unknown"
+    assert "none needed" in done.out
     keys = {line[0]: line[-1] for line in lines if line[:1] in (["echo"], ["groq"], ["openai"])}
-    assert keys == {"echo": "0", "groq": "1", "openai": "2"}
+    assert keys == {"echo": "needed", "groq": "1", "openai": "2"}
     assert "No gateway runs at http://127.0.0.1:1" in done.out
     assert "secret" not in done.out
     assert "\x1b" not in done.out
@@ -71,15 +73,53 @@ def test_routes_as_json_hold_every_tier_and_version(tmp_path: Path) -> None:
 
 
 def test_routes_show_health_where_a_gateway_runs(tmp_path: Path) -> None:
-    """Answers and failures come from the running gateway."""
+    """Answers and failures come from the gateway that runs where the configuration says."""
     with EchoProvider() as echo, Serving(tmp_path, CONFIG + provider("echo", echo.base_url), env=KEYS) as gateway:
         assert gateway.post(chat("cheap")).status_code == 200
-        done = call("routes", "--url", gateway.url, cwd=tmp_path, **KEYS)
+        (tmp_path / "upstack.toml").write_text(f"[server]\nport = {gateway.port}\n{gateway.config.read_text()}")
+        done = call("routes", cwd=tmp_path, **KEYS)
         assert "1 answered" in done.out
         assert "not asked" in done.out
-        whole = call("routes", "--url", gateway.url, "--json", cwd=tmp_path, **KEYS).json
+        whole = call("routes", "--json", cwd=tmp_path, **KEYS).json
         assert whole["gateway"] == gateway.url
         assert {each["name"]: each["health"] for each in whole["routes"]}["cheap"]["cheap"]["answered"] == 1
+
+
+def test_routes_of_a_gateway_elsewhere_are_that_gateway_s(tmp_path: Path) -> None:
+    """With --url nothing local is shown: its routes, its tasks, their health."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "upstack.toml").write_text('[routes.mine]\nmodel = "openai/gpt-4o"\n')
+    with EchoProvider() as echo, Serving(tmp_path, CONFIG + provider("echo", echo.base_url), env=KEYS) as gateway:
+        assert gateway.post(chat("cheap")).status_code == 200
+        done = call("routes", "--url", f"{gateway.url}/v1", cwd=tmp_path / "here")
+        assert (done.code, done.err) == (0, "")
+        lines = [line.split() for line in done.out.splitlines()]
+        assert ["cheap", "echo", "1", "answered"] in lines
+        assert ["dear", "openai", "not", "asked"] in lines
+        assert "Tasks: task/home, task/sort." in done.out
+        assert "mine" not in done.out
+        whole = call("routes", "--url", gateway.url, "--json", cwd=tmp_path / "here").json
+        rows = {each["name"]: each for each in whole["routes"]}
+        assert sorted(rows) == ["cheap", "dear", "new"]
+        assert (rows["cheap"]["provider"], rows["cheap"]["health"]["cheap"]["answered"]) == ("echo", 1)
+
+
+def test_routes_of_a_gateway_that_does_not_answer_are_an_error(tmp_path: Path) -> None:
+    """The configuration here is no answer to a question about another place."""
+    _config(tmp_path)
+    done = call("routes", "--url", "http://127.0.0.1:1", cwd=tmp_path, **KEYS)
+    done.failed(1, "no gateway answers at http://127.0.0.1:1")
+    assert done.out == ""
+
+
+def test_a_long_name_is_broken_between_its_parts(tmp_path: Path) -> None:
+    """Never inside a word, at a width where it does not fit on a line."""
+    name = "fireworks/accounts/fireworks/models/llama-v3p1-70b-instruct-of-many-words"
+    (tmp_path / "upstack.toml").write_text(f'[tasks.sort]\ncandidates = ["{name}"]\n')
+    for command in ("routes", "tasks"):
+        printed = call(command, cwd=tmp_path, FIREWORKS_API_KEY="x", COLUMNS="80").out
+        assert name not in printed
+        assert name in re.sub(r"(?<=[/-])( .*)?\n +", "", printed), printed
 
 
 def test_nothing_configured_says_what_to_do(tmp_path: Path) -> None:
@@ -115,11 +155,17 @@ def test_reload_swaps_or_says_why_not(tmp_path: Path) -> None:
             assert done.code == 0
             assert "generation 2" in done.out
             gateway.config.write_text(good.replace("residency", "residence"))
-            call("reload", "--url", gateway.url, cwd=tmp_path).failed(1, "residence", "keeps its old configuration")
+            call("reload", "--url", gateway.url, cwd=tmp_path).failed(2, "residence", "keeps its old configuration")
             assert gateway.post(chat("cheap")).status_code == 200
             gateway.config.write_text(good)
             generation = call("reload", "--url", gateway.url, "--json", cwd=tmp_path).json["generation"]
             assert generation >= 3
+
+
+def test_reload_of_a_file_broken_here_says_that_the_old_one_stays(tmp_path: Path) -> None:
+    """The same words and exit code, wherever the fault is found."""
+    (tmp_path / "upstack.toml").write_text("[server\n")
+    call("reload", cwd=tmp_path).failed(2, "keeps its old configuration", "not TOML")
 
 
 def test_reload_without_a_gateway_is_an_error(tmp_path: Path) -> None:

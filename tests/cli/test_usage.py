@@ -46,7 +46,7 @@ def test_the_version_is_the_package_s(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["rout"], ["rout", "routes", "upstack --help"]),
-        (["routes", "--jsn"], ["--jsn", "--json", "routes --help"]),
+        (["routes", "--jsn"], ["--jsn", "--json'? See `upstack routes --help`"]),
         (["ask"], ["QUESTION", "ask --help"]),
         (["serve", "--port", "70000"], ["70000", "--port"]),
         (["demo", "--prices", "x.toml"], ["--prices goes with --traffic"]),

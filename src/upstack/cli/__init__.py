@@ -31,8 +31,10 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        remedy = f"; see `{context.command_path} --help`" if context is not None else ""
-        _fail(error.format_message().rstrip(".") + remedy, "invalid_usage", 2)
+        words = error.format_message().rstrip(".")
+        if context is not None:
+            words += f"{' See' if words.endswith('?') else '; see'} `{context.command_path} --help`"
+        _fail(words, "invalid_usage", 2)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     else:

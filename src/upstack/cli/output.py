@@ -10,12 +10,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -48,6 +49,33 @@ def say(text: str, *, style: str = "", stderr: bool = False) -> None:
     """Print a sentence: folded at words in a terminal, one line in a file or a pipe."""
     out = console(stderr=stderr)
     out.print(printable(text), style=style, soft_wrap=not out.is_terminal)
+
+
+class Name:
+    """A cell of names, a line each; one that is too long goes on below after a `/` or the like, not inside a word."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines = [re.findall(r"[^/._:-]+[/._:-]*|[/._:-]+", printable(line)) for line in lines]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """From the longest piece to the longest line."""
+        from rich.measure import Measurement
+
+        lengths = [[len(piece) for piece in line] for line in self._lines]
+        return Measurement(max(map(max, lengths)), max(map(sum, lengths))).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Fill each line with as many pieces as it takes."""
+        from rich.text import Text
+
+        for line in self._lines:
+            row = ""
+            for piece in line:
+                if row and len(row) + len(piece) > options.max_width:
+                    yield Text(row)
+                    row = "  "
+                row += piece
+            yield Text(row, overflow="fold")
 
 
 def new_table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from upstack.application.client import client
+from upstack.application.client import client, unreachable
 from upstack.application.gateway.state import build_state
-from upstack.cli.options import gateway_url, read
-from upstack.cli.output import new_table, print_json, printable, say, show, usd_per_million
+from upstack.cli.options import gateway_url, read, tidy
+from upstack.cli.output import Name, new_table, print_json, printable, say, show, usd_per_million
 from upstack.core.types import Price, Provider, Route, State
 from upstack.inference.router import targets_of
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 _NO_PROVIDER = (
@@ -25,10 +26,13 @@ _NO_PROVIDER = (
 
 
 def list_routes(config: Path | None, url: str | None, *, as_json: bool) -> None:
-    """Print routes and providers; health where a gateway runs."""
+    """Print routes and providers, health where a gateway runs; with `url` what the gateway there tells of its own."""
+    if url is not None:
+        _list_running(tidy(url), as_json=as_json)
+        return
     state = build_state(read(config), os.environ, 1)
-    base = gateway_url(url, config)
-    health = _health(base)
+    base = gateway_url(None, config)
+    health = _get(base, "/admin/health")  # of every target
     if as_json:
         rows = [_route(route, health) for route in state.routes.values()]
         providers = [_provider(provider) for provider in state.providers.values()]
@@ -46,6 +50,30 @@ def list_routes(config: Path | None, url: str | None, *, as_json: bool) -> None:
         say(f"No gateway runs at {base}, so there is no health to show.", style="dim")
 
 
+def _list_running(base: str, *, as_json: bool) -> None:
+    """Print what a running gateway has; UpstackError where none answers."""
+    health, listed = _get(base, "/admin/health"), _get(base, "/v1/models")
+    if health is None or listed is None:
+        raise unreachable(base)
+    models = {str(row["id"]): str(row["owned_by"]) for row in listed["data"]}
+    tasks = [name for name in models if name.startswith("task/")]
+    routes = {name: owner for name, owner in models.items() if name not in tasks}
+    records = {
+        name: {key: health[key] for key in health if key.rpartition("#")[0] == name or key == name} for name in routes
+    }
+    if as_json:
+        rows = [{"name": name, "provider": owner, "health": records[name]} for name, owner in routes.items()]
+        print_json({"gateway": base, "routes": rows, "tasks": tasks})
+        return
+    lines = new_table("Route", "Provider", "Health", whole=("Provider", "Health"))
+    for name, owner in routes.items():
+        lines.add_row(Name(name), printable(owner), _in_words(list(records[name].values())))
+    if routes:
+        show(lines)
+    say(f"Tasks: {', '.join(tasks) or 'none'}.")
+    say(f"As the gateway at {base} tells it; prices and providers are known where its configuration lies.", style="dim")
+
+
 def _routes_table(state: State, health: dict[str, Any] | None) -> Table:
     """Narrow enough for 80 columns: what would be the same for all is left out, and keys are the providers'."""
     placed = any(route.residency for route in state.routes.values())
@@ -53,9 +81,9 @@ def _routes_table(state: State, health: dict[str, Any] | None) -> Table:
     lines = new_table("Route", *columns, whole=columns)
     for route in state.routes.values():
         asks = f"{route.provider.name}/{route.model}"
-        row = [printable(route.name if route.name == asks else f"{route.name}\n  {asks}"), _price_in_words(route.price)]
-        row += [*([route.residency or "-"] if placed else []), route.version]
-        lines.add_row(*row, *([] if health is None else [_health_in_words(route, health)]))
+        row: list[RenderableType] = [Name(route.name) if route.name == asks else Name(route.name, f"  {asks}")]
+        row += [_price_in_words(route.price), *([route.residency or "-"] if placed else []), route.version]
+        lines.add_row(*row, *([] if health is None else [_in_words(list(_of_route(route, health).values()))]))
     return lines
 
 
@@ -71,7 +99,7 @@ def _price_in_words(price: Price | None) -> str:
 def _providers_table(state: State) -> Table:
     lines = new_table("Provider", "Where", "Keys", right=("Keys",))
     for provider in sorted(state.providers.values(), key=lambda each: each.name):
-        lines.add_row(provider.name, provider.base_url, str(_credentials(provider)))
+        lines.add_row(provider.name, provider.base_url, str(_credentials(provider) or "none needed"))
     return lines
 
 
@@ -79,11 +107,11 @@ def _credentials(provider: Provider) -> int:
     return sum(1 for headers in provider.headers if headers)
 
 
-def _health(base: str) -> dict[str, Any] | None:
-    """What the running gateway knows of every target; None where none runs."""
+def _get(base: str, path: str) -> dict[str, Any] | None:
+    """What a running gateway says at `path`; None where none runs."""
     try:
         with client(base) as http:
-            answer = http.get(f"{base}/admin/health")
+            answer = http.get(f"{base}{path}")
         found = answer.json() if answer.status_code == 200 else None
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         return None
@@ -94,8 +122,7 @@ def _of_route(route: Route, health: dict[str, Any]) -> dict[str, Any]:
     return {target.key: health[target.key] for target in targets_of(route) if isinstance(health.get(target.key), dict)}
 
 
-def _health_in_words(route: Route, health: dict[str, Any]) -> str:
-    found = list(_of_route(route, health).values())
+def _in_words(found: list[dict[str, Any]]) -> str:
     if not found:
         return "not asked"
     answered, failed = (sum(record[name] for record in found) for name in ("answered", "failed"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from upstack.application.gateway.state import build_state
 from upstack.cli.options import read
-from upstack.cli.output import new_table, print_json, say, show
+from upstack.cli.output import Name, new_table, print_json, say, show
 from upstack.core.types import State, Task
 from upstack.inference.router import permits
 
@@ -29,7 +29,9 @@ def list_tasks(config: Path | None, *, as_json: bool) -> None:
         forbidden = {name for name in task.routes if not permits(task, state.routes[name])}
         order = [f"{name} (residency forbids it)" if name in forbidden else name for name in task.routes]
         steps = [f"{number}. {name}" for number, name in enumerate(order, 1)]
-        lines.add_row(f"task/{task.name}", "\n".join(steps), task.reference or "none", task.strategy, NOTHING_CERTIFIED)
+        lines.add_row(
+            Name(f"task/{task.name}"), Name(*steps), Name(task.reference or "none"), task.strategy, NOTHING_CERTIFIED
+        )
     show(lines)
 
 
