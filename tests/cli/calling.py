@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -134,10 +134,15 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def background(*arguments: str, cwd: Path, **extra: str) -> Iterator[subprocess.Popen[str]]:
-    """A call that goes on beside the test, its standard streams piped; killed at the end where it still runs."""
+def background(
+    *arguments: str, cwd: Path, through: Sequence[str] = (), **extra: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A call that goes on beside the test, its standard streams piped; killed at the end where it still runs.
+
+    `through` is a command that ends by running what follows it.
+    """
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*through, *COMMAND, *arguments],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

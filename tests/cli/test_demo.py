@@ -52,7 +52,10 @@ def test_it_needs_nothing_and_claims_nothing(tmp_path: Path) -> None:
         f"${usd(small)}, by the receipts",
         f"${usd(large)}",
         f"${usd(large - small)} ({100 * (large - small) / large:.1f} %)",
+        "against the reference (loss: 0 good, 1 bad)",
         "on 50 rows",
+        "made up",
+        "without the time that models take",
         "95 %",
         "configured order, nothing certified",
         "50, counted in kept.db; 50 requests answered",
@@ -87,6 +90,8 @@ def test_recorded_traffic_costs_what_the_file_says(tmp_path: Path) -> None:
     assert report["excess_loss"]["mean"] == pytest.approx(7 / 20)
     assert report["faults"] == []
     assert report["took_s"] > 0
+    assert report["prices"] == "some.prices.toml"
+    assert report["url"] is None, "the gateway is gone"
 
 
 def test_what_cannot_be_demonstrated_is_said(tmp_path: Path) -> None:
@@ -138,19 +143,27 @@ def test_in_a_terminal_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
         httpx2.get(f"{url}/models")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+IGNORING_INT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # as a script's background has it
+
+
+@pytest.mark.parametrize(
+    ("number", "through"),
+    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, IGNORING_INT), (signal.SIGHUP, IGNORING_INT)],
+)
+def test_an_interrupted_demo_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, through: tuple[str, ...]
+) -> None:
     """In the middle of the traffic a signal stops server and providers, and takes the files away."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     ledger = tmp_path / "kept.db"
     with background(
-        "demo", "--requests", "2000", "--ledger", str(ledger), cwd=tmp_path, TMPDIR=str(temporary)
+        "demo", "--requests", "2000", "--ledger", str(ledger), cwd=tmp_path, through=through, TMPDIR=str(temporary)
     ) as process:
         eventually(lambda: _receipts(ledger) > 10)
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
-        assert process.returncode == (130 if number == signal.SIGINT else 143)
+        assert process.returncode == 128 + number
         assert err == ""
     assert not list(temporary.iterdir())
     eventually(lambda: not _serving(str(temporary)))

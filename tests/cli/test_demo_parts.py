@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from tests.cli.recording import independent_sum, record, recorded_row
+from tests.cli.recording import PRICES, independent_sum, record, recorded_row
+from upstack.application.data.generate import generate_traffic
 from upstack.application.demo.loss import excess, loss_of
 from upstack.application.demo.report import Report, percentile, settle
 from upstack.application.demo.roles import Roles, choose_roles
@@ -18,6 +21,9 @@ from upstack.cli.reporting import as_json, print_report
 from upstack.core.errors import ConfigError
 from upstack.core.traffic import RecordedAnswer, TrafficRow
 from upstack.core.types import Price, Rates, Receipt
+
+A_LOSS = RecordedAnswer("", 1, 1, loss=0.0)
+SIMULATED = '[prices."simulated/large"]\ninput = 1\noutput = 1\n[prices."simulated/small"]\ninput = 0.1\noutput = 1\n'
 
 
 def _wanted(path: Path, **members: object) -> Wanted:
@@ -223,7 +229,7 @@ def test_an_unknown_price_is_unknown_and_not_nothing(tmp_path: Path, capsys: pyt
     assert "unknown, as a price is" in printed
     assert "$" not in printed
     assert "picodollar" not in printed
-    assert as_json(scenario, report, 1.0, None, "http://127.0.0.1:1")["saved"] == {
+    assert as_json(scenario, report, 1.0, None)["saved"] == {
         "picodollars": None,
         "usd": None,
         "share": None,
@@ -239,8 +245,48 @@ def test_a_dearer_candidate_is_shown_as_such(tmp_path: Path, capsys: pytest.Capt
     more = independent_sum(scenario.rows, "a/dear") - independent_sum(scenario.rows, "b/cheap")
     assert report.saved == -more
     print_report(scenario, report, 1.0, None, None)
-    assert f"-${usd(more)} (-" in capsys.readouterr().out
-    assert as_json(scenario, report, 1.0, None, "http://127.0.0.1:1")["saved"]["usd"] == f"-{usd(more)}"
+    printed = capsys.readouterr().out
+    assert re.search(rf"Cost more +│ \${re.escape(usd(more))} \([0-9,.]+ % more\)", printed)
+    assert "Saved" not in printed
+    assert as_json(scenario, report, 1.0, None)["saved"]["usd"] == f"-{usd(more)}"
+
+
+def test_sums_stand_with_their_points_below_each_other(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever stands before and after the point."""
+    report = _settled(scenario, [_sent(0, scenario)], [_receipt(0, scenario, "b/cheap")])
+    print_report(scenario, replace(report, served=5 * 10**11, always_reference=1234 * 10**12 + 1), 1.0, None, None)
+    lines = capsys.readouterr().out.splitlines()
+    sums = [line for line in lines if re.search(r"Cost as served|Always the reference|Saved", line)]
+    assert len(sums) == 3
+    assert len({line.index(".") for line in sums}) == 1, sums
+
+
+def test_what_is_replayed_is_called_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Answers of a file are recorded, not "real"; empty ones are counted; traffic of our own making is SIMULATED."""
+    empty = [replace(recorded_row(n, f"p{n}"), answers={"a/dear": A_LOSS, "b/cheap": A_LOSS}) for n in range(2)]
+    for rows, words, absent in (
+        ([recorded_row(1, "x"), *empty], "4 of 6 answers have no content.", "SIMULATED"),
+        (list(generate_traffic(3)), "SIMULATED traffic and models", "no content"),
+    ):
+        path = record(tmp_path, rows, prices=PRICES + SIMULATED)
+        found = prepare(_wanted(path))
+        sent = [_sent(index, found, found.roles.candidate) for index in range(3)]
+        print_report(found, _settled(found, sent, []), 1.0, None, None)
+        printed = capsys.readouterr().out
+        assert "Answers recorded in some.jsonl.gz, replayed; no provider is called." in printed
+        assert words in printed
+        assert absent not in printed
+        assert re.search(r"Prices +│ some\.prices\.toml ", printed)
+
+
+def test_prices_of_the_list_are_named_with_its_version(tmp_path: Path) -> None:
+    """Where no file has the price of a route."""
+    row = recorded_row(1, "x", ())
+    answers = {name: RecordedAnswer("yes", 1, 1) for name in ("openai/gpt-4o", "openai/gpt-4o-mini", "b/cheap")}
+    path = record(tmp_path, [replace(row, answers=answers)])
+    listed = f"genai-prices {importlib.metadata.version('genai-prices')}"
+    assert prepare(_wanted(path, candidate="openai/gpt-4o-mini")).price_source == listed
+    assert prepare(_wanted(path, candidate="b/cheap")).price_source == f"{listed} and some.prices.toml"
 
 
 def test_a_failed_request_is_counted_and_its_reason_kept(scenario: Scenario) -> None:

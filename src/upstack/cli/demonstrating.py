@@ -58,7 +58,7 @@ def run(wanted: Wanted, *, as_json: bool) -> None:
             took_s = time.perf_counter() - began
             stays = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
             if as_json:
-                print_json(report_as_json(scenario, report, took_s, wanted.ledger, gateway.url))
+                print_json(report_as_json(scenario, report, took_s, wanted.ledger))
             else:
                 print_report(scenario, report, took_s, wanted.ledger, gateway.url if stays else None)
             _judge(report)
@@ -176,7 +176,9 @@ def _ends_cleanly() -> Iterator[None]:
         told.append(number)
         signal.raise_signal(signal.SIGINT)  # which an event loop knows how to end by
 
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # SIGINT too: for what a script runs in the background it is ignored, and raising it would do nothing.
+    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGINT: signal.default_int_handler}
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     except KeyboardInterrupt:

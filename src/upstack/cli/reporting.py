@@ -17,15 +17,19 @@ from upstack.cli.output import new_sheet, say, show, styled, usd_per_million
 from upstack.core.types import Picodollars, Price
 
 SIMULATED = "SIMULATED traffic, models and prices: nothing here is a real answer."
+REPLAYED_SIMULATION = "SIMULATED traffic and models: nothing here is a real answer."
 Line = tuple[str, str, str]  # name, value, style
-RECORDED = "Recorded answers of real models, replayed; no provider is called."
 
 
 def print_report(scenario: Scenario, report: Report, took_s: float, ledger: Path | None, url: str | None) -> None:
     """Print the table; `took_s`: seconds from start to report; `url` where the gateway stays up."""
-    simulated = scenario.file is None
     say(f"\nUpstack demo: {scenario.source}", style="bold")
-    say(SIMULATED if simulated else RECORDED, style="bold yellow" if simulated else "")
+    if scenario.simulated:
+        say(SIMULATED if scenario.file is None else REPLAYED_SIMULATION, style="bold yellow")
+    if scenario.file is not None:
+        say(f"Answers recorded in {scenario.file.name}, replayed; no provider is called.")
+    if scenario.silent:
+        say(f"{scenario.silent:,} of {2 * len(scenario.rows):,} answers have no content.")
     lines = new_sheet()
     for section in (
         _traffic_lines(scenario, report),
@@ -57,12 +61,18 @@ def _route_lines(scenario: Scenario) -> Iterator[Line]:
     for title, name in (("Asked first", scenario.roles.candidate), ("Reference", scenario.roles.reference)):
         yield title, f"{name}\n{_price(scenario.prices[name])}", ""
     yield "Chosen", scenario.choice, ""
+    yield "Prices", scenario.price_source, ""
 
 
 def _money_lines(report: Report) -> Iterator[Line]:
-    yield "Cost as served", "unknown" if report.served is None else f"{_cost(report.served)}, by the receipts", ""
-    yield "Always the reference", _cost(report.always_reference), ""
-    yield "Saved", _saved(report), "bold green" if (report.saved or 0) > 0 else "bold"
+    saved = report.saved
+    sums = _aligned(report.served, report.always_reference, None if saved is None else abs(saved))
+    yield "Cost as served", sums[0] if report.served is None else f"{sums[0]}, by the receipts", ""
+    yield "Always the reference", sums[1], ""
+    if saved is None or saved >= 0:
+        yield "Saved", _with_share(sums[2], report, ""), "bold green" if saved else "bold"
+    else:
+        yield "Cost more", _with_share(sums[2], report, " more"), "bold"
     yield "Excess loss, measured", _excess(report.excess), "bold"
     yield "Certified", CLAIM, "bold yellow"
 
@@ -73,7 +83,8 @@ def _record_lines(report: Report, took_s: float, ledger: Path | None, url: str |
     if report.checked and not report.faults:
         part = "all" if report.checked == report.answered else f"{report.checked:,}"
         yield "Checked", f"{part} costs equal the traffic's own, to the picodollar", ""
-    yield "Latency", f"p50 {_ms(report.p50_s)}, p99 {_ms(report.p99_s)} at the client, {AT_ONCE} at a time", ""
+    times = f"p50 {_ms(report.p50_s)}, p99 {_ms(report.p99_s)} at the client, {AT_ONCE} at a time"
+    yield "Latency", f"{times}\nwithout the time that models take", ""
     yield "The demo took", f"{took_s:.1f} s", ""
     if url is not None:
         yield "Gateway", f"{url}/v1", "bold"
@@ -87,36 +98,44 @@ def _price(price: Price | None) -> str:
     return f"${usd_per_million(rates.input)} in, ${usd_per_million(rates.output)} out per million tokens{more}"
 
 
-def _cost(cost: Picodollars | None) -> str:
-    return "unknown" if cost is None else f"${usd(cost)}"
+def _aligned(*costs: Picodollars | None) -> list[str]:
+    """Write sums so that their decimal points stand below each other."""
+    written = ["unknown" if cost is None else f"${usd(cost)}" for cost in costs]
+    places = [len(each.partition(".")[0]) for each, cost in zip(written, costs, strict=True) if cost is not None]
+    return [
+        each if cost is None else " " * (max(places) - len(each.partition(".")[0])) + each
+        for each, cost in zip(written, costs, strict=True)
+    ]
 
 
-def _saved(report: Report) -> str:
+def _with_share(said: str, report: Report, word: str) -> str:
     saved, whole = report.saved, report.always_reference
-    if saved is None or whole is None:
+    if saved is None:
         return "unknown, as a price is"
-    sign = "" if saved >= 0 else "-"
-    share = f" ({100 * saved / whole:.1f} %)" if whole else ""
-    return f"{sign}${usd(abs(saved))}{share}"
+    return f"{said} ({100 * abs(saved) / whole:,.1f} %{word})" if whole else said
 
 
 def _excess(found: Excess | None) -> str:
     if found is None:
         return "unknown: no row says how good its answers are"
-    interval = f"95 %: {found.low:+.4f} to {found.high:+.4f} ({found.method})"
-    return f"{found.mean:+.4f} on {found.rows:,} rows\n{interval}"
+    return (
+        f"{found.mean:+.4f} against the reference (loss: 0 good, 1 bad)\n"
+        f"on {found.rows:,} rows, 95 %: {found.low:+.4f} to {found.high:+.4f}\n({found.method})"
+    )
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def as_json(scenario: Scenario, report: Report, took_s: float, ledger: Path | None, url: str) -> dict[str, Any]:
+def as_json(scenario: Scenario, report: Report, took_s: float, ledger: Path | None) -> dict[str, Any]:
     """Everything, exactly: money in picodollars beside decimal USD."""
     saved, whole = report.saved, report.always_reference
     return {
-        "simulated": scenario.file is None,
+        "simulated": scenario.simulated,
         "source": scenario.source,
+        "answers_without_content": scenario.silent,
+        "prices": scenario.price_source,
         "requests": {
             "answered": report.answered,
             "failed": report.failed,
@@ -141,7 +160,7 @@ def as_json(scenario: Scenario, report: Report, took_s: float, ledger: Path | No
         "faults": report.faults,
         "latency_s": {"p50": report.p50_s, "p99": report.p99_s, "at_once": AT_ONCE},
         "took_s": took_s,
-        "url": f"{url}/v1",
+        "url": None,  # the gateway is gone when this is read
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,13 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from upstack.application.data.generate import SIMULATED_LARGE, SIMULATED_PRICES, SIMULATED_SMALL, generate_traffic
+from upstack.application.data.generate import (
+    SIMULATED_LARGE,
+    SIMULATED_PRICES,
+    SIMULATED_SMALL,
+    SIMULATED_TASK,
+    generate_traffic,
+)
 from upstack.application.demo.roles import Roles, choose_roles
 from upstack.core.config import PriceConfig
 from upstack.core.errors import ConfigError
@@ -22,6 +29,7 @@ from upstack.foundation.prices import load_prices_toml, price_for
 TASK = "demo"
 SIMULATED_REQUESTS = 300
 MOST_REQUESTS = 2000  # of a file, unless another number is asked for
+_LIST = "genai-prices"
 # The simulated models, each at a provider of its own.
 _PLACES = {SIMULATED_LARGE: "simulated-a/large", SIMULATED_SMALL: "simulated-b/small"}
 
@@ -42,15 +50,27 @@ class Scenario(msgspec.Struct, frozen=True):
     """The rows to send and all that is known of them. Every row has an answer of both routes."""
 
     source: str  # in words
-    file: Path | None  # what the rows were read from; None: simulated
+    file: Path | None  # what the rows were read from; None: made here, and simulated
     rows: list[TrafficRow]
     usable: int  # rows that could have been sent
     skipped: int  # rows without an answer of both
     roles: Roles
     prices: Mapping[str, Price | None]  # of the two routes
+    price_source: str  # where the prices come from, in words
     choice: str  # how the two were found, in words
     price_file: Path | None
     price_table: Mapping[str, PriceConfig]  # for the configuration, where no file holds them
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no model ever gave these answers: the rows are of Upstack's own making."""
+        return all(row.task == SIMULATED_TASK for row in self.rows)
+
+    @property
+    def silent(self) -> int:
+        """How many answers of the two routes have no content."""
+        names = (self.roles.reference, self.roles.candidate)
+        return sum(not row.answers[name].content for row in self.rows for name in names)
 
     @property
     def whole(self) -> bool:
@@ -72,7 +92,7 @@ def prepare(wanted: Wanted) -> Scenario:
     prices = _prices(table, table)
     roles = choose_roles(prices, wanted.reference, wanted.candidate)
     choice = _choice(wanted, prices)
-    return Scenario("simulated traffic", None, rows, len(rows), 0, roles, prices, choice, None, table)
+    return Scenario("simulated traffic", None, rows, len(rows), 0, roles, prices, "made up", choice, None, table)
 
 
 def configuration(scenario: Scenario, base_urls: Mapping[str, str]) -> str:
@@ -109,7 +129,14 @@ def _recorded(wanted: Wanted, path: Path) -> Scenario:
     chosen = {name: prices[name] for name in both}
     choice = _choice(wanted, prices)
     source = f"recorded traffic, {path.name}"
-    return Scenario(source, path, rows, usable, kinds.total() - usable, roles, chosen, choice, price_file, {})
+    priced = _price_source([name for name in both if prices[name] is not None], table, price_file)
+    return Scenario(source, path, rows, usable, kinds.total() - usable, roles, chosen, priced, choice, price_file, {})
+
+
+def _price_source(priced: Iterable[str], table: Mapping[str, PriceConfig], file: Path | None) -> str:
+    found = {file.name if file is not None and name in table else _LIST for name in priced}
+    names = [f"{_LIST} {importlib.metadata.version(_LIST)}" if name == _LIST else name for name in sorted(found)]
+    return " and ".join(names) or "none known"
 
 
 def _choice(wanted: Wanted, prices: Mapping[str, Price | None]) -> str:
