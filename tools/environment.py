@@ -85,7 +85,8 @@ def _make_with_virtualenv() -> bool:
     if not _run([PYTHON, *_pip_install(VENV_LOCK), "--target", str(VENV_TOOLS), "--upgrade"]):
         return False
     command = [PYTHON, "-m", "virtualenv", "--quiet", "--no-download", "--no-periodic-update", str(VENV)]
-    return _run(command, PYTHONPATH=str(VENV_TOOLS))
+    # Its copies of pip stay in the checkout: it would put them into the user's home.
+    return _run(command, PYTHONPATH=str(VENV_TOOLS), VIRTUALENV_OVERRIDE_APP_DATA=str(VENV_TOOLS / "app-data"))
 
 
 def _install() -> bool:

@@ -28,9 +28,13 @@ def _parser() -> argparse.ArgumentParser:
     echo.add_argument("--first-byte-delay", type=float, default=0.0, metavar="SECONDS")
     echo.add_argument("--between-chunks", type=float, default=0.0, metavar="SECONDS")
     scripted = kinds.add_parser("scripted", help="answers from a file, over and over")
-    scripted.add_argument("--answers", type=Path, required=True, metavar="FILE", help="JSON lines, an Answer each")
+    members = ", ".join(Answer.__struct_fields__)
+    scripted.add_argument(
+        "--answers", type=Path, required=True, metavar="FILE", help=f"JSON lines, each an object with any of {members}"
+    )
     flaky = kinds.add_parser("flaky", help="fails in one way")
-    flaky.add_argument("--fault", required=True, choices=[fault.value for fault in Fault])
+    faults = [fault.value for fault in Fault]
+    flaky.add_argument("--fault", required=True, choices=faults, metavar="FAULT", help=", ".join(faults))
     flaky.add_argument("--share", type=float, default=1.0, help="of the requests that fail (1)")
     flaky.add_argument("--seed", type=int, default=0)
     flaky.add_argument("--tokens-before", type=int, default=3)
