@@ -165,6 +165,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         _, err = process.communicate(timeout=20)
         assert process.returncode == 128 + number
         assert err == ""
+    assert _receipts(ledger) < 2000, "it did not wait for the end of the traffic"
     assert not list(temporary.iterdir())
     eventually(lambda: not _serving(str(temporary)))
 

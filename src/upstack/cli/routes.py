@@ -70,6 +70,8 @@ def _list_running(base: str, *, as_json: bool) -> None:
         lines.add_row(Name(name), printable(owner), _in_words(list(records[name].values())))
     if routes:
         show(lines)
+    else:
+        say("No route has a row of its own there, and none was asked yet.")
     say(f"Tasks: {', '.join(tasks) or 'none'}.")
     say(f"As the gateway at {base} tells it; prices and providers are known where its configuration lies.", style="dim")
 
