@@ -8,7 +8,7 @@ from tests.inference.test_cascade import make_plan
 from tests.inference.test_router import ask
 from upstack.core.errors import Failure
 from upstack.core.types import Attempt, ReceiptState, Usage
-from upstack.inference.receipts import Ending, finish, surely_free
+from upstack.inference.receipts import Ending, finish, surely_free, total_cost
 
 WHOLE = {Failure.RATE_LIMITED, Failure.STATUS, Failure.AUTH, Failure.NOT_FOUND, Failure.CALLER, Failure.UNFIT}
 UNREAD = {Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.POOL_FULL, Failure.STALE, Failure.RESIDENCY}
@@ -56,3 +56,10 @@ def test_one_unknown_cost_makes_the_whole_unknown() -> None:
     plan = make_plan("a/x")
     assert finish("id", 0.0, ask("a/x"), plan, [attempt("x", 3), attempt(None, 4)], ending).cost_picodollars == 7
     assert finish("id", 0.0, ask("a/x"), plan, [attempt("x", None), attempt(None)], ending).cost_picodollars is None
+
+
+def test_a_sum_that_no_ledger_holds_is_unknown() -> None:
+    """Each attempt may fit into 64 bits and all of them together not."""
+    most = 2**63 - 1
+    assert total_cost([attempt(None, most)]) == most
+    assert total_cost([attempt("bad_status", most), attempt(None, 1)]) is None

@@ -9,7 +9,7 @@ import msgspec
 from upstack.core.types import Picodollars, Price, Usage
 
 _MOST_TOKENS = 2**31 - 1  # a count beyond this is nonsense: no context holds it
-_MOST_COST = 2**63 - 1  # picodollars, nine million USD: what a ledger's integer holds
+MOST_COST = 2**63 - 1  # picodollars, nine million USD: what a ledger's integer holds
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
 
 
@@ -133,7 +133,7 @@ def cost(usage: Usage | None, price: Price | None) -> Picodollars | None:
         total += written * (rates.cache_write - rates.input)
     if reasoning and rates.reasoning is not None:
         total += reasoning * (rates.reasoning - rates.output)
-    return total if total <= _MOST_COST else None
+    return total if total <= MOST_COST else None
 
 
 def _consistent(usage: Usage) -> Usage:

@@ -9,6 +9,7 @@ import msgspec
 
 from upstack.core.errors import Failure
 from upstack.core.types import Attempt, Capture, Picodollars, Plan, Receipt, ReceiptState, Request
+from upstack.inference.cost import MOST_COST
 
 # The request was not sent, or was sent over a connection that had been closed.
 _UNREAD = frozenset({Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.POOL_FULL, Failure.STALE, Failure.RESIDENCY})
@@ -81,13 +82,13 @@ def surely_free(failure: Failure, status: int | None) -> bool:
 
 
 def total_cost(attempts: Sequence[Attempt]) -> Picodollars | None:
-    """Sum the costs of `attempts`; unknown plus anything is unknown."""
+    """Sum the costs of `attempts`; unknown plus anything is unknown, and so is a sum that no ledger's integer holds."""
     total = 0
     for attempt in attempts:
         if attempt.cost_picodollars is None:
             return None
         total += attempt.cost_picodollars
-    return total
+    return total if total <= MOST_COST else None
 
 
 def _story(attempts: Sequence[Attempt]) -> str:

@@ -323,8 +323,8 @@ def _replay(options: Options) -> ReplayBackend | None:
 def _only_loopback(host: str) -> None:
     if not is_loopback(host):
         raise ConfigError(
-            f'server.host = "{host}": only loopback (127.0.0.1, ::1, localhost) is served, as there are no keys yet '
-            "and everybody who reaches the port could spend your money"
+            f'host "{host}": only loopback (127.0.0.1, ::1, localhost) is served, as there are no keys yet '
+            "and everybody who reaches the port could spend your money; from other machines use a tunnel (ssh -L)"
         )
 
 

@@ -149,7 +149,7 @@ def _credential(provider: Provider, index: int) -> list[tuple[bytes, bytes]]:
         headers = [(b"", b"")]
     for name, value in headers:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            message = f"Provider {provider.name}: credential {index} cannot be sent; it is no header name and value."
+            message = f"Provider {provider.name}: credential {index} cannot be sent; it is no header name and value"
             raise SupplyError(Failure.AUTH, message)
     return headers
 

@@ -123,7 +123,7 @@ class Pool:
         call.expires = now + call.timeouts.connect
         self._waiting[call] = (head, body)
         if self._is_closed:
-            self._loop.call_soon(call.fail, SupplyError(Failure.REFUSED, f"{self._where}: the client is closed."))
+            self._loop.call_soon(call.fail, SupplyError(Failure.REFUSED, f"{self._where}: the client is closed"))
         self._open(call.timeouts.connect)
 
     def _refill(self) -> None:
@@ -147,12 +147,12 @@ class Pool:
             async with asyncio.timeout(limit):
                 connection = await connect(self.origin, self._contexts, lambda: Connection(self, self._loop))
         except TimeoutError:
-            error = SupplyError(Failure.CONNECT_TIMEOUT, f"{self._where}: no connection within {limit:g} s.")
+            error = SupplyError(Failure.CONNECT_TIMEOUT, f"{self._where}: no connection within {limit:g} s")
         except SupplyError as refused:
             error = refused
         else:
             if not connection.is_usable():
-                error = SupplyError(Failure.REFUSED, f"{self._where}: the connection was closed at once.")
+                error = SupplyError(Failure.REFUSED, f"{self._where}: the connection was closed at once")
         self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if error is None:
             self._connections.add(connection)
