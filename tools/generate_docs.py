@@ -22,7 +22,7 @@ import msgspec
 import typer
 
 from upstack import cli
-from upstack.application.gateway import metrics
+from upstack.application.gateway import exposition
 from upstack.core import config, errors
 from upstack.foundation import catalog
 
@@ -264,7 +264,7 @@ def _json(value: Any) -> str:
 
 def metrics_page() -> str:
     """What /metrics exposes."""
-    rows = [[f"`{name}`", kind, meaning] for name, kind, meaning in metrics.METRICS]
+    rows = [[f"`{name}`", kind, meaning] for name, kind, meaning in exposition.METRICS]
     return f"# Metrics\n\nWhat `/metrics` exposes.\n\n{_table(['name', 'type', 'meaning'], rows)}"
 
 

@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.explain import explain
+from upstack.application.gateway.exposition import exposition
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import refuse, refuse_chat, too_large
-from upstack.application.gateway.metrics import exposition
 from upstack.core.errors import RequestError, UpstackError
 
 ADMIN_HEADER = "x-upstack-admin"  # a browser cannot send it across origins without asking first

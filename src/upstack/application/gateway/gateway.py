@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
@@ -20,10 +20,14 @@ from upstack.core.types import Receipt, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
 
-if TYPE_CHECKING:
-    from upstack.application.gateway.exchange import Exchange
-
 Receipts = Literal["required", "best-effort", "off"]
+
+
+class Live(Protocol):
+    """A request in flight, as far as its gateway must know it."""
+
+    def expire(self) -> None:
+        """End it now: the gateway stops."""
 
 
 class Gateway:
@@ -53,7 +57,7 @@ class Gateway:
         self.receipts: Receipts = config.server.receipts
         self.health = Health(self._health_changed)
         self.metrics = Metrics()
-        self.live: set[Exchange] = set()
+        self.live: set[Live] = set()
         self.draining = False
         self._learned: list[str] = []
         self._priced_at: datetime | None = None  # the last look
@@ -100,7 +104,7 @@ class Gateway:
     def record(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
         """Write a receipt; `done` is called when it is durable, or at once where that is not required."""
         if self.receipts == "required":
-            self.ledger.append(receipt, done)
+            self.ledger.append(receipt, done or _nobody_waits)
             return
         if self.receipts == "best-effort":
             self.ledger.append(receipt, None)
@@ -119,3 +123,7 @@ class Gateway:
 
     def _health_changed(self, resting: Mapping[str, float]) -> None:
         self.state = replace(self.state, resting=resting, held=self.health.held)
+
+
+def _nobody_waits(_: LedgerError | None) -> None:
+    """Of a caller who has gone: what it asked for may have been paid for, so its receipt is kept like any other."""

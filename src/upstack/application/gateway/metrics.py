@@ -1,42 +1,21 @@
-"""Counters of the gateway: plain integers on the hot path, Prometheus only when somebody scrapes."""
+"""Counters of the gateway: plain integers, cheap enough for the hot path. `exposition` shows them."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
 
 from upstack.core.types import Receipt
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
-    from upstack.application.gateway.gateway import Gateway
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 
 LABELS = 2000  # routes told apart; callers can name any number of them
 OTHER = "(other)"
 
-METRICS = (  # name, type, help: the reference is generated from it
-    ("upstack_requests_total", "counter", "Requests by route, task and how they ended."),
-    ("upstack_attempts_failed_total", "counter", "Attempts that failed, by route and failure."),
-    ("upstack_tokens_total", "counter", "Tokens of served answers, by route and kind (input, output)."),
-    ("upstack_cost_usd_total", "counter", "Known cost of all attempts in USD, by route that was served."),
-    ("upstack_cost_unknown_total", "counter", "Requests whose cost is unknown, by route that was served."),
-    ("upstack_request_seconds", "histogram", "Seconds from the request to the end of its answer."),
-    ("upstack_first_byte_seconds", "histogram", "Seconds from the request to the provider's first byte."),
-    ("upstack_target_resting", "gauge", "1 while a target rests after failures."),
-    ("upstack_in_flight", "gauge", "Requests in flight."),
-    ("upstack_ledger_queue_bytes", "gauge", "Bytes of receipts waiting to be durable."),
-    ("upstack_receipts_dropped_total", "counter", "Receipts that could not be kept."),
-    ("upstack_config_generation", "gauge", "Generation of the configuration in use; grows with every reload."),
-    ("upstack_config_reloads_refused_total", "counter", "Reloads refused because the new file was broken."),
-)
 
+class Histogram:
+    """Values by bucket, in seconds."""
 
-class _Histogram:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
@@ -44,10 +23,12 @@ class _Histogram:
         self.total = 0.0
 
     def note(self, value: float) -> None:
+        """Count one."""
         self.counts[bisect_left(BUCKETS, value)] += 1
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
+        """Each bound with how many lie at or below it, as Prometheus has it."""
         running, rows = 0, []
         for bound, count in zip([*map(str, BUCKETS), "+Inf"], self.counts, strict=True):
             running += count
@@ -74,8 +55,8 @@ class Metrics:
     def __init__(self) -> None:
         self.rows: dict[tuple[str | None, str | None, str], _Row] = {}  # by route, task, state
         self.failures: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self.duration = _Histogram()
-        self.first_byte = _Histogram()
+        self.duration = Histogram()
+        self.first_byte = Histogram()
         self.reloads_refused = 0
 
     def note(self, receipt: Receipt) -> None:
@@ -103,68 +84,3 @@ class Metrics:
     def _new_row(self, receipt: Receipt) -> _Row:
         route = receipt.route if len(self.rows) < LABELS else OTHER
         return self.rows.setdefault((route, receipt.task, receipt.state), _Row())
-
-
-def exposition(gateway: Gateway) -> bytes:
-    """Write all metrics in the Prometheus text format."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - only a scrape needs it
-
-    registry = CollectorRegistry()
-    registry.register(_Collector(gateway))
-    return generate_latest(registry)
-
-
-class _Collector:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import (  # noqa: PLC0415 - only a scrape needs it
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
-
-        gateway, metrics = self._gateway, self._gateway.metrics
-        helps = {name: text for name, _, text in METRICS}
-
-        def counter(name: str, labels: list[str], rows: Mapping[Any, float]) -> Metric:
-            family = CounterMetricFamily(name.removesuffix("_total"), helps[name], labels=labels)
-            for values, value in rows.items():
-                family.add_metric(values, value)
-            return family
-
-        def gauge(name: str, value: float) -> Metric:
-            return GaugeMetricFamily(name, helps[name], value=value)
-
-        def histogram(name: str, found: _Histogram) -> Metric:
-            return HistogramMetricFamily(name, helps[name], buckets=found.cumulative(), sum_value=found.total)
-
-        requests: Counter[tuple[str, str, str]] = Counter()
-        tokens: Counter[tuple[str, str]] = Counter()
-        usd: Counter[tuple[str]] = Counter()
-        unknown: Counter[tuple[str]] = Counter()
-        for (route, task, state), row in metrics.rows.items():
-            name = route or ""
-            requests[name, task or "", state] += row.count
-            tokens[name, "input"] += row.input
-            tokens[name, "output"] += row.output
-            usd[name,] += row.cost
-            unknown[name,] += row.unknown
-        yield counter("upstack_requests_total", ["route", "task", "state"], requests)
-        yield counter("upstack_attempts_failed_total", ["route", "failure"], metrics.failures)
-        yield counter("upstack_tokens_total", ["route", "kind"], tokens)
-        yield counter("upstack_cost_usd_total", ["route"], {key: cost / 1e12 for key, cost in usd.items()})
-        yield counter("upstack_cost_unknown_total", ["route"], unknown)
-        yield histogram("upstack_request_seconds", metrics.duration)
-        yield histogram("upstack_first_byte_seconds", metrics.first_byte)
-        resting = GaugeMetricFamily("upstack_target_resting", helps["upstack_target_resting"], labels=["target"])
-        now = gateway.clock.monotonic()
-        for key, until in gateway.health.resting.items():
-            resting.add_metric([key], float(until > now))
-        yield resting
-        yield gauge("upstack_in_flight", len(gateway.live))
-        yield gauge("upstack_ledger_queue_bytes", gateway.ledger.queue_bytes)
-        yield counter("upstack_receipts_dropped_total", [], {(): float(gateway.ledger.dropped)})
-        yield gauge("upstack_config_generation", gateway.state.generation)
-        yield counter("upstack_config_reloads_refused_total", [], {(): float(metrics.reloads_refused)})
