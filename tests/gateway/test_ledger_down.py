@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.serving import Serving, chat, provider
-from upstack.testing import EchoProvider, End, RawClient
+from upstack.testing import Answer, EchoProvider, End, RawClient, ScriptedProvider
 
 TEXT = "one two three"
 
@@ -98,3 +98,33 @@ def test_no_byte_of_a_stream_goes_out_before_the_ledger_knows_of_it(tmp_path: Pa
                     assert (told.status, told.json()["error"]["type"]) == (503, "ledger_error")
 
         asyncio.run(run())
+
+
+def test_the_receipt_of_a_caller_who_left_is_kept_when_the_queue_is_full(tmp_path: Path) -> None:
+    """What it asked for may be billed, so its receipt is not one of those that may be dropped."""
+    slow = Answer(TEXT, first_byte_delay_s=20.0)
+    with EchoProvider() as echo, ScriptedProvider(lambda _: slow) as late:
+        config = "[server]\nledger_queue_bytes = 1\n" + provider("echo", echo.base_url)
+        config += provider("late", late.base_url).replace("first_byte = 1", "first_byte = 20")
+
+        async def run() -> None:
+            async with RawClient(serving.port) as waiting:
+                async with RawClient(serving.port) as leaving:
+                    await leaving.post(chat("late/m"))
+                    while not late.count:
+                        await asyncio.sleep(0.01)
+                    os.kill(serving.writer, signal.SIGSTOP)
+                    await waiting.post(chat("echo/m"))
+                    while metric(serving, "upstack_ledger_queue_bytes") == 0:
+                        await asyncio.sleep(0.01)
+                while metric(serving, "upstack_in_flight") > 1:
+                    await asyncio.sleep(0.01)
+                os.kill(serving.writer, signal.SIGCONT)
+                assert (await waiting.read()).status == 200
+
+        with Serving(tmp_path, config) as serving:
+            asyncio.run(run())
+            while len(serving.rows("select 1 from receipts")) < 2:
+                time.sleep(0.02)
+            assert metric(serving, "upstack_receipts_dropped_total") == 0
+            assert sorted(serving.rows("select state from receipts")) == [("answered",), ("cancelled",)]
