@@ -67,7 +67,9 @@ def main() -> None:
     else:
         print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ledger on {kind}")
         _print(rows, facts)
-    above = [f"{row.figure}, {row.subject}: {row.ratio:.2f} x nginx" for row in rows if row.ratio > _limit(row)]
+    ours = [row for row in rows if _limit(row) < math.inf]
+    above = [f"{row.figure}, {row.subject}: {row.ratio:.2f} x nginx" for row in ours if row.ratio > _limit(row)]
+    above += [f"{row.figure}, {row.subject}: {row.errors} errors" for row in ours if row.errors]
     above += [f"{fact.figure}: {fact.value:.2f} {fact.unit}" for fact in facts if fact.value > fact.limit]
     if above:
         sys.exit("Above the limit: " + "; ".join(above))
@@ -78,29 +80,28 @@ def _limit(row: Row) -> float:
 
 
 def _requests(options: argparse.Namespace, folder: Path) -> list[Row]:
+    loads = [Load(connections, options.seconds, None) for connections in options.connections]
     with contextlib.ExitStack() as stack:
-        found = _subjects(stack, folder, subjects.plain_provider(stack, folder), with_peers=options.peers)
-        return [
-            row
-            for connections in options.connections
-            for row in compare(found, Load(connections, options.seconds, None), options.rounds, folder)
-        ]
+        return _measure(stack, folder, subjects.plain_provider(stack, folder), loads, options)
 
 
 def _streams(options: argparse.Namespace, folder: Path) -> list[Row]:
+    loads = [Load(STREAM_CONNECTIONS, options.seconds, CHUNKS + 1)]
     with contextlib.ExitStack() as stack:
-        provider = subjects.streaming_provider(stack, folder, CHUNKS)
-        found = _subjects(stack, folder, provider, with_peers=options.peers)
-        return compare(found, Load(STREAM_CONNECTIONS, options.seconds, CHUNKS + 1), options.rounds, folder)
+        return _measure(stack, folder, subjects.streaming_provider(stack, folder, CHUNKS), loads, options)
 
 
-def _subjects(stack: contextlib.ExitStack, folder: Path, provider: int, *, with_peers: bool) -> list[subjects.Subject]:
-    found = [
-        subjects.nginx(stack, folder, provider),
-        subjects.upstack(stack, folder, provider, "required"),
-        subjects.upstack(stack, folder, provider, "off"),
-    ]
-    return found + (peers.installed(stack, folder, provider) if with_peers else [])
+def _measure(
+    stack: contextlib.ExitStack, folder: Path, provider: int, loads: list[Load], options: argparse.Namespace
+) -> list[Row]:
+    """Measure ours and nginx first, alone: some peers keep the machine busy even when nobody asks them."""
+    nginx = subjects.nginx(stack, folder, provider)
+    ours = [subjects.upstack(stack, folder, provider, receipts) for receipts in ("required", "off")]
+    rows = [row for load in loads for row in compare([nginx, *ours], load, options.rounds, folder)]
+    if options.peers and (others := peers.installed(stack, folder, provider)):
+        rows += [row for load in loads for row in compare([nginx, *others], load, options.rounds, folder)[1:]]
+    order = [row.figure for row in rows]
+    return sorted(rows, key=lambda row: order.index(row.figure))
 
 
 def _print(rows: list[Row], facts: list[footprint.Fact]) -> None:
@@ -108,12 +109,12 @@ def _print(rows: list[Row], facts: list[footprint.Fact]) -> None:
         print("\n| figure | subject | CPU us | x nginx | range | limit | a second | errors | what it was doing |")
         print("|---|---|---:|---:|---|---:|---:|---:|---|")
     for row in rows:
-        spread = f"{row.ratio_least:.2f}-{row.ratio_most:.2f}"
+        figures = f"{row.cpu_us:.1f} | {row.ratio:.2f} | {row.ratio_least:.2f}-{row.ratio_most:.2f}"
         limit = "" if _limit(row) == math.inf else f"{_limit(row):.1f}"
-        print(
-            f"| {row.figure} | {row.subject} | {row.cpu_us:.1f} | {row.ratio:.2f} | {spread} | {limit} "
-            f"| {row.per_second:.0f} | {row.errors} | {row.does} |"
-        )
+        rate = f"{row.per_second:.0f}"
+        if row.errors:  # an error costs another amount than an answer
+            figures, rate = "- | - | -", "-"
+        print(f"| {row.figure} | {row.subject} | {figures} | {limit} | {rate} | {row.errors} | {row.does} |")
     if facts:
         print("\n| figure | value | limit |\n|---|---:|---:|")
     for fact in facts:
