@@ -8,7 +8,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs bench bench-peers soak lock clean
+.PHONY: help setup demo test lint fix docs prices bench bench-peers soak lock clean
 
 # Another checkout on the path would be tested in place of this one.
 unexport PYTHONPATH
@@ -30,9 +30,10 @@ test: setup ## run the tests; those on recorded data need UPSTACK_DATA, the fold
 	@$(BIN)/python -m pytest $(ARGS)
 
 LINTERS := "ruff check" "ruff format --check" "mypy src tests benchmarks tools" "lint-imports --no-logo" \
-	"python tools/line_budget.py" "python tools/dependencies.py" "python tools/generate_docs.py --check"
+	"python tools/line_budget.py" "python tools/dependencies.py" "python tools/generate_docs.py --check" \
+	"python tools/compile_prices.py --check"
 
-lint: setup ## style, types, architecture, line budget, locks, generated docs
+lint: setup ## style, types, architecture, line budget, locks, generated docs, prices
 	@failed=; for linter in $(LINTERS); do $(BIN)/$$linter || failed+=" [$$linter]"; done; \
 	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
 
@@ -42,6 +43,9 @@ fix: setup ## mend what ruff can mend, and format
 
 docs: setup ## write docs/reference from the code
 	@$(BIN)/python tools/generate_docs.py
+
+prices: setup ## write the price list from the genai-prices that is locked
+	@$(BIN)/python tools/compile_prices.py
 
 bench: setup ## CPU a request against nginx, and against the peers that are installed; ARGS=--no-peers without
 	@$(BIN)/python -m benchmarks.data_plane $(ARGS)

@@ -69,7 +69,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PriceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """USD per million tokens."""
+    """USD per million tokens. Stands before the release's price list: for newer prices, and for your own."""
 
     input: float
     output: float

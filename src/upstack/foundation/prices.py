@@ -1,24 +1,25 @@
-"""What a route costs: the configuration's prices first, else genai-prices, compiled once into integer picodollars.
+"""What a route costs: the configuration's prices first, else those of genai-prices, in integer picodollars.
 
-genai-prices is read offline, as it was installed; its updater is never called. It is imported when the first price is
-asked for, as that takes a quarter of a second.
+The latter lie in prices.json, which `make prices` writes and every release brings along. It is read when the first
+price is asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from upstack.core.config import PriceConfig, load_price_file
 from upstack.core.types import Picodollars, Price, Provider, Rates
+from upstack.foundation.price_list import Entry, Listed, PriceLists, Usd, find
 
-if TYPE_CHECKING:
-    from genai_prices.types import ConditionalPrice, ModelInfo, ModelPrice, TieredPrices
-
+_FILE = Path(__file__).with_name("prices.json")
 _DAY = timedelta(days=1)
 _PER_TOKEN = 1_000_000  # picodollars a token in a USD per million tokens
 _PER_REQUEST = 1_000_000_000  # picodollars a request in a USD per thousand requests
@@ -67,14 +68,12 @@ def price_for(
     listed = _listed(provider, model)
     if listed is None:
         return None
-    model_price, when = _in_force(listed, _utc(now))
-    tiers, rounded = _tiers(model, model_price)
+    entry, when = _in_force(listed, _utc(now))
+    tiers, rounded = _tiers(model, entry)
     if tiers is None:
         return None
-    from genai_prices import __version__ as release  # noqa: PLC0415 (imported already, with the list)
-
-    version = f"genai-prices {release} {_list_of(provider)}/{listed.id}{when}{_ROUNDED if rounded else ''}"
-    return Price(version, tiers, text_only=any(getattr(model_price, key) is not None for key in _AUDIO))
+    version = f"{list_version()} {_list_of(provider)}/{listed.id}{when}{_ROUNDED if rounded else ''}"
+    return Price(version, tiers, text_only=not _AUDIO.isdisjoint(entry.usd))
 
 
 def price_changes_at(provider: Provider, model: str, now: datetime) -> datetime | None:
@@ -83,12 +82,20 @@ def price_changes_at(provider: Provider, model: str, now: datetime) -> datetime 
     if listed is None:
         return None
     now = _utc(now)
-    return min((moment for entry in _entries(listed) for moment in _edges(entry, now)), default=None)
+    return min((moment for entry in listed.prices for moment in _edges(entry, now)), default=None)
 
 
 def load_list() -> None:
-    """Load genai-prices now, from any thread, so that the first price asked for need not wait for it."""
-    import genai_prices.data  # noqa: F401, PLC0415 (a quarter of a second)
+    """Read the list now, from any thread, so that the first price asked for need not wait for it.
+
+    Raises OSError or msgspec.MsgspecError where the file is gone or broken. To others no listed price is then known.
+    """
+    _lists()
+
+
+def list_version() -> str:
+    """The list and its release, as the version of a listed price begins: "genai-prices 0.2.3"."""
+    return f"genai-prices {_lists().release}"
 
 
 def load_prices_toml(path: Path) -> dict[str, PriceConfig]:
@@ -124,75 +131,68 @@ def _list_of(provider: Provider) -> str:
     return provider.name if provider.catalog is None else provider.catalog
 
 
-def _listed(provider: Provider, model: str) -> ModelInfo | None:
-    name = _list_of(provider)
-    if not name:
+def _listed(provider: Provider, model: str) -> Listed | None:
+    try:
+        models = _models(_list_of(provider))
+    except (OSError, msgspec.MsgspecError):
         return None
-    from genai_prices.data import providers  # noqa: PLC0415 (a quarter of a second, and only where a price is asked for)
-
-    for supplier in providers:
-        if supplier.id == name:
-            # Without `all_providers` it does not fall back to the lists of other providers.
-            return supplier.find_model(model)
-    return None
+    return find(models, model)
 
 
-def _entries(listed: ModelInfo) -> list[ConditionalPrice]:
-    return listed.prices if isinstance(listed.prices, list) else []
+@functools.cache
+def _lists() -> PriceLists:
+    return msgspec.json.decode(_FILE.read_bytes(), type=PriceLists)
 
 
-def _in_force(listed: ModelInfo, now: datetime) -> tuple[ModelPrice, str]:
+@functools.cache
+def _models(name: str) -> tuple[Listed, ...]:
+    lists = _lists().lists
+    return msgspec.json.decode(lists[name], type=tuple[Listed, ...]) if name in lists else ()
+
+
+def _in_force(listed: Listed, now: datetime) -> tuple[Entry, str]:
     """The price at `now`, and the words that tell it from the same model's prices at other times."""
-    entries = _entries(listed)
-    if not entries:
-        return cast("ModelPrice", listed.prices), ""
     # As in genai-prices: the last whose condition holds, else the first.
-    chosen = next((entry for entry in reversed(entries) if _active(entry, now)), entries[0])
-    since = _since(chosen)
-    daily = [entry for entry in entries if _window(entry)]
+    chosen = next((entry for entry in reversed(listed.prices) if _active(entry, now)), listed.prices[0])
     if _window(chosen):
-        return chosen.prices, f" {_window(chosen)}"
-    if daily:
-        since += f" outside {', '.join(map(_window, daily))}"
-    return chosen.prices, since
+        return chosen, f" {_window(chosen)}"
+    since = "" if chosen.start_date is None else f" from {chosen.start_date.isoformat()}"
+    daily = ", ".join(filter(None, map(_window, listed.prices)))
+    return chosen, f"{since} outside {daily}" if daily else since
 
 
-def _active(entry: ConditionalPrice, now: datetime) -> bool:
-    return entry.constraint is None or entry.constraint.active(now)
+def _active(entry: Entry, now: datetime) -> bool:
+    start, end, clock = entry.start_time, entry.end_time, now.timetz()
+    if start is not None and end is not None:
+        return (clock >= start or clock < end) if end < start else start <= clock < end
+    return entry.start_date is None or now.date() >= entry.start_date
 
 
-def _since(entry: ConditionalPrice) -> str:
-    start = getattr(entry.constraint, "start_date", None)
-    return "" if start is None else f" from {start.isoformat()}"
-
-
-def _window(entry: ConditionalPrice) -> str:
+def _window(entry: Entry) -> str:
     """The hours of a price that holds for some only, as "01:00-04:00Z"; else ""."""
-    start, end = getattr(entry.constraint, "start_time", None), getattr(entry.constraint, "end_time", None)
+    start, end = entry.start_time, entry.end_time
     return "" if start is None or end is None else f"{start:%H:%M}-{end:%H:%M}Z"
 
 
-def _edges(entry: ConditionalPrice, now: datetime) -> Iterator[datetime]:
+def _edges(entry: Entry, now: datetime) -> Iterator[datetime]:
     """The next moments after `now` at which this entry begins or ends to hold."""
-    day = getattr(entry.constraint, "start_date", None)
+    day = entry.start_date
     if day is not None:
         moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
         if moment > now:
             yield moment
-    for name in ("start_time", "end_time"):
-        time = getattr(entry.constraint, name, None)
-        if time is not None:
-            moment = datetime.combine(now.date(), time, tzinfo=time.tzinfo or UTC)
-            yield now + ((moment - now) % _DAY or _DAY)
+    for clock in (entry.start_time, entry.end_time):
+        if clock is not None:
+            yield now + ((datetime.combine(now.date(), clock) - now) % _DAY or _DAY)
 
 
 def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _tiers(model: str, price: ModelPrice) -> tuple[tuple[tuple[int, Rates], ...] | None, bool]:
+def _tiers(model: str, entry: Entry) -> tuple[tuple[tuple[int, Rates], ...] | None, bool]:
     """Compile one price of the list, and whether a number was rounded; None where it is no whole price of chat."""
-    prices: dict[str, Decimal | TieredPrices] = {key: value for key, value in vars(price).items() if value is not None}
+    prices = entry.usd
     if not prices:
         # An empty price is "free" in this list, but also "not known yet". Only a model named ":free" says which.
         return (((0, Rates(input=0, output=0)),) if model.endswith(":free") else None), False
@@ -200,7 +200,8 @@ def _tiers(model: str, price: ModelPrice) -> tuple[tuple[tuple[int, Rates], ...]
         return None, False
     starts = {0}
     for value in prices.values():
-        starts.update(tier.start for tier in getattr(value, "tiers", ()))
+        if isinstance(value, tuple):
+            starts.update(start for start, _ in value)
     tiers = []
     rounded = False
     for start in sorted(starts):
@@ -213,8 +214,8 @@ def _tiers(model: str, price: ModelPrice) -> tuple[tuple[tuple[int, Rates], ...]
     return tuple(tiers), rounded
 
 
-def _above(value: Decimal | TieredPrices, tokens: int) -> Decimal:
+def _above(value: Usd, tokens: int) -> Decimal:
     """The price for requests with more input tokens than `tokens`, up to the next tier."""
     if isinstance(value, Decimal):
         return value
-    return next((tier.price for tier in reversed(value.tiers) if tier.start <= tokens), value.base)
+    return next(price for start, price in reversed(value) if start <= tokens)

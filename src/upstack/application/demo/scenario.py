@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,12 +23,11 @@ from upstack.core.config import PriceConfig
 from upstack.core.errors import ConfigError
 from upstack.core.traffic import TrafficRow, read_traffic
 from upstack.core.types import Price, Provider
-from upstack.foundation.prices import load_prices_toml, price_for
+from upstack.foundation.prices import list_version, load_prices_toml, price_for
 
 TASK = "demo"
 SIMULATED_REQUESTS = 300
 MOST_REQUESTS = 2000  # of a file, unless another number is asked for
-_LIST = "genai-prices"
 # The simulated models, each at a provider of its own.
 _PLACES = {SIMULATED_LARGE: "simulated-a/large", SIMULATED_SMALL: "simulated-b/small"}
 
@@ -134,9 +132,8 @@ def _recorded(wanted: Wanted, path: Path) -> Scenario:
 
 
 def _price_source(priced: Iterable[str], table: Mapping[str, PriceConfig], file: Path | None) -> str:
-    found = {file.name if file is not None and name in table else _LIST for name in priced}
-    names = [f"{_LIST} {importlib.metadata.version(_LIST)}" if name == _LIST else name for name in sorted(found)]
-    return " and ".join(names) or "none known"
+    found = {file.name if file is not None and name in table else list_version() for name in priced}
+    return " and ".join(sorted(found)) or "none known"
 
 
 def _choice(wanted: Wanted, prices: Mapping[str, Price | None]) -> str:
