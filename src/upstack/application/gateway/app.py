@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.explain import explain
-from upstack.application.gateway.exposition import exposition
+from upstack.application.gateway.exposition import CONTENT_TYPE, exposition
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import refuse, refuse_chat, too_large
 from upstack.core.errors import RequestError, UpstackError
@@ -61,7 +61,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(_: HttpRequest) -> Response:
-        return Response(exposition(gateway), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(exposition(gateway), media_type=CONTENT_TYPE)
 
     async def health(_: HttpRequest) -> Response:
         return _json(routes_health(gateway))

@@ -1,17 +1,15 @@
-"""The gateway's metrics in the Prometheus text format, made when somebody scrapes."""
+"""The gateway's metrics in the Prometheus text format, written when somebody scrapes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.metrics import Histogram
 
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS = (  # name, type, help: the reference is generated from it
     ("upstack_requests_total", "counter", "Requests by route, task and how they ended."),
     ("upstack_attempts_failed_total", "counter", "Attempts that failed, by route and failure."),
@@ -29,66 +27,64 @@ METRICS = (  # name, type, help: the reference is generated from it
 )
 
 
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})  # in the value of a label
+
+
 def exposition(gateway: Gateway) -> bytes:
-    """Write all metrics in the Prometheus text format."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - only a scrape needs it
+    """Write all metrics."""
+    samples = _samples(gateway)
+    lines: list[str] = []
+    for name, kind, text in METRICS:
+        lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
+        lines += (f"{name}{sample}" for sample in samples[name])
+    return "\n".join([*lines, ""]).encode()
 
-    registry = CollectorRegistry()
-    registry.register(_Collector(gateway))
-    return generate_latest(registry)
+
+def _samples(gateway: Gateway) -> dict[str, Iterable[str]]:
+    """Each metric's lines without its name."""
+    metrics = gateway.metrics
+    requests, tokens, usd, unknown = (Counter[tuple[str, ...]]() for _ in range(4))
+    for (route, task, state), row in metrics.rows.items():
+        name = route or ""
+        requests[name, state, task or ""] += row.count
+        tokens["input", name] += row.input
+        tokens["output", name] += row.output
+        usd[name,] += row.cost
+        unknown[name,] += row.unknown
+    failures = {(failure, route): count for (route, failure), count in metrics.failures.items()}
+    now = gateway.clock.monotonic()
+    resting = {(key,): until > now for key, until in gateway.health.resting.items()}
+    return {
+        "upstack_requests_total": _labelled("route state task", requests),
+        "upstack_attempts_failed_total": _labelled("failure route", failures),
+        "upstack_tokens_total": _labelled("kind route", tokens),
+        "upstack_cost_usd_total": _labelled("route", {key: cost / 1e12 for key, cost in usd.items()}),
+        "upstack_cost_unknown_total": _labelled("route", unknown),
+        "upstack_request_seconds": _histogram(metrics.duration),
+        "upstack_first_byte_seconds": _histogram(metrics.first_byte),
+        "upstack_target_resting": _labelled("target", resting),
+        "upstack_in_flight": [_value(len(gateway.live))],
+        "upstack_ledger_queue_bytes": [_value(gateway.ledger.queue_bytes)],
+        "upstack_receipts_dropped_total": [_value(gateway.ledger.dropped)],
+        "upstack_config_generation": [_value(gateway.state.generation)],
+        "upstack_config_reloads_refused_total": [_value(metrics.reloads_refused)],
+    }
 
 
-class _Collector:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+def _labelled(names: str, rows: Mapping[Any, float]) -> Iterator[str]:
+    """One sample for each row, whose key holds the labels' values in the order of `names`."""
+    for key, number in rows.items():
+        pairs = zip(names.split(), key, strict=True)
+        labels = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
+        yield f"{{{labels}}}{_value(number)}"
 
-    def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import (  # noqa: PLC0415 - only a scrape needs it
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
 
-        gateway, metrics = self._gateway, self._gateway.metrics
-        helps = {name: text for name, _, text in METRICS}
+def _histogram(found: Histogram) -> Iterator[str]:
+    buckets = found.cumulative()
+    yield from (f'_bucket{{le="{bound}"}}{_value(count)}' for bound, count in buckets)
+    yield f"_count{_value(buckets[-1][1])}"
+    yield f"_sum{_value(found.total)}"
 
-        def counter(name: str, labels: list[str], rows: Mapping[Any, float]) -> Metric:
-            family = CounterMetricFamily(name.removesuffix("_total"), helps[name], labels=labels)
-            for values, value in rows.items():
-                family.add_metric(values, value)
-            return family
 
-        def gauge(name: str, value: float) -> Metric:
-            return GaugeMetricFamily(name, helps[name], value=value)
-
-        def histogram(name: str, found: Histogram) -> Metric:
-            return HistogramMetricFamily(name, helps[name], buckets=found.cumulative(), sum_value=found.total)
-
-        requests: Counter[tuple[str, str, str]] = Counter()
-        tokens: Counter[tuple[str, str]] = Counter()
-        usd: Counter[tuple[str]] = Counter()
-        unknown: Counter[tuple[str]] = Counter()
-        for (route, task, state), row in metrics.rows.items():
-            name = route or ""
-            requests[name, task or "", state] += row.count
-            tokens[name, "input"] += row.input
-            tokens[name, "output"] += row.output
-            usd[name,] += row.cost
-            unknown[name,] += row.unknown
-        yield counter("upstack_requests_total", ["route", "task", "state"], requests)
-        yield counter("upstack_attempts_failed_total", ["route", "failure"], metrics.failures)
-        yield counter("upstack_tokens_total", ["route", "kind"], tokens)
-        yield counter("upstack_cost_usd_total", ["route"], {key: cost / 1e12 for key, cost in usd.items()})
-        yield counter("upstack_cost_unknown_total", ["route"], unknown)
-        yield histogram("upstack_request_seconds", metrics.duration)
-        yield histogram("upstack_first_byte_seconds", metrics.first_byte)
-        resting = GaugeMetricFamily("upstack_target_resting", helps["upstack_target_resting"], labels=["target"])
-        now = gateway.clock.monotonic()
-        for key, until in gateway.health.resting.items():
-            resting.add_metric([key], float(until > now))
-        yield resting
-        yield gauge("upstack_in_flight", len(gateway.live))
-        yield gauge("upstack_ledger_queue_bytes", gateway.ledger.queue_bytes)
-        yield counter("upstack_receipts_dropped_total", [], {(): float(gateway.ledger.dropped)})
-        yield gauge("upstack_config_generation", gateway.state.generation)
-        yield counter("upstack_config_reloads_refused_total", [], {(): float(metrics.reloads_refused)})
+def _value(number: float) -> str:
+    return f" {float(number)!r}"
