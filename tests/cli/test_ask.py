@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -119,7 +120,9 @@ def test_an_answer_cannot_drive_the_terminal(gateway: Serving, tmp_path: Path) -
 
 def test_an_unknown_model_is_answered_with_near_ones(gateway: Serving, tmp_path: Path) -> None:
     """The gateway's own words reach the terminal."""
-    call("ask", "hi", "-m", "task/triag", "--url", gateway.url, cwd=tmp_path).failed(1, "task/triage")
+    asked = ("ask", "hi", "-m", "task/triag", "--url", gateway.url)
+    call(*asked, cwd=tmp_path).failed(1, "task/triage")
+    assert json.loads(call(*asked, "--json", cwd=tmp_path).err)["error"]["code"] == "model_not_found"
 
 
 def test_a_named_gateway_that_does_not_run_is_an_error(tmp_path: Path) -> None:

@@ -282,6 +282,28 @@ def test_a_ledger_in_use_is_refused_and_free_again_after(path: Path) -> None:
     uvloop.run(main())
 
 
+def test_a_ledger_is_in_use_also_when_all_its_files_were_deleted(path: Path) -> None:
+    """Its writer takes the lock anew with its next commit; where another came before that, it says so."""
+
+    async def main() -> None:
+        async with started(path) as client:
+            assert await record(client, [make_receipt()]) == [None]
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
+            assert await record(client, [make_receipt()]) == [None]
+            with pytest.raises(LedgerError, match="in use by another gateway"):
+                await LedgerClient(path, lock_wait=0.05).start()
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
+            async with started(path) as second:
+                [refused] = await record(client, [make_receipt()])
+                assert refused is not None
+                assert "in use by another gateway" in refused.message
+                assert await record(second, [make_receipt()]) == [None]
+
+    asyncio.run(main())
+
+
 def test_a_gateway_waits_for_the_writer_of_one_that_has_just_ended(path: Path) -> None:
     """A restart does not fail because the last receipts are still being written."""
 
@@ -445,3 +467,16 @@ def test_a_writer_that_hangs_is_noticed_and_replaced(path: Path, monkeypatch: py
             assert client.failing is None
 
     uvloop.run(main())
+
+
+def test_a_ledger_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that SQLite knows as memory: what was acknowledged lies in the file."""
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        async with started(Path(":memory:")) as client:
+            assert await record(client, [make_receipt()]) == [None]
+
+    asyncio.run(main())
+    assert len(list_receipts(":memory:", 9)) == 1
+    assert (tmp_path / ":memory:").stat().st_size > 0

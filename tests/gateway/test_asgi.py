@@ -19,6 +19,7 @@ from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.state import build_state
 from upstack.core.clock import SystemClock
 from upstack.core.config import Config, ProviderConfig, TaskConfig
+from upstack.core.errors import LedgerError
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import Receipt
@@ -32,13 +33,15 @@ async def never() -> int:
 
 
 @asynccontextmanager
-async def asgi(folder: Path, **urls: str) -> AsyncIterator[tuple[httpx2.AsyncClient, Gateway]]:
+async def asgi(
+    folder: Path, ledger_kind: type[LedgerClient] = LedgerClient, **urls: str
+) -> AsyncIterator[tuple[httpx2.AsyncClient, Gateway]]:
     """A client that calls the application directly, and the gateway behind it."""
     config = Config(
         providers={name: ProviderConfig(base_url=url, auth="none") for name, url in urls.items()},
         tasks={"t": TaskConfig(candidates=tuple(f"{name}/m" for name in urls))},
     )
-    ledger = LedgerClient(folder / "upstack.db")
+    ledger = ledger_kind(folder / "upstack.db")
     await ledger.start()
     backend = OpenAIBackend()
     gateway = Gateway(
@@ -165,3 +168,55 @@ def test_a_cut_stream_is_no_error_of_the_application(tmp_path: Path) -> None:
         assert answer.end is End.CLOSED
         assert serving.get("/healthz").status_code == 200
         assert serving.log == before
+
+
+class OneOpening(LedgerClient):
+    """A ledger that refuses what it is told of a stream a second time."""
+
+    refused = 0
+
+    def open(self, receipt: Receipt, done: Callable[[LedgerError | None], None] | None) -> None:
+        """Take the first; say no a little later to those that follow."""
+        if len(receipt.attempts) == 1:
+            super().open(receipt, done)
+        elif done is not None:
+            type(self).refused += 1
+            asyncio.get_running_loop().call_later(0.1, done, LedgerError("no more"))
+
+
+def test_a_stream_the_ledger_knows_of_flows_on(tmp_path: Path) -> None:
+    """What becomes of noting its second attempt is no matter: the receipt will tell of it."""
+
+    async def run() -> None:
+        async with asgi(tmp_path, OneOpening, broken=broken.base_url, slow=slow.base_url) as (client, gateway):
+            answer = await client.post("/v1/chat/completions", json=chat("task/t", "one two three", stream=True))
+            assert answer.text.endswith("data: [DONE]\n\n")
+            receipt = await receipt_of(gateway, answer)
+            assert (receipt.state, receipt.status, len(receipt.attempts)) == ("answered", 200, 2)
+
+    with FlakyProvider(Fault.STATUS_500) as broken, EchoProvider(between_chunks_s=0.1) as slow:
+        asyncio.run(run())
+
+
+def test_a_request_that_is_cut_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """A caller who hangs up in the middle has asked nothing, whatever its bytes so far would say."""
+
+    async def run() -> None:
+        async with asgi(tmp_path, echo=echo.base_url) as (_, gateway):
+            headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+            received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+            body = json.dumps(chat("echo/m")).encode()
+            received.put_nowait({"type": "http.request", "body": body, "more_body": True})
+            received.put_nowait({"type": "http.disconnect"})
+            sent: list[Any] = []
+
+            async def send(message: MutableMapping[str, Any]) -> None:
+                sent.append(message)
+
+            await asyncio.wait_for(build_app(gateway, never)(scope, received.get, send), 5)
+            assert not sent
+
+    with EchoProvider() as echo:
+        asyncio.run(run())
+        assert echo.count == 0

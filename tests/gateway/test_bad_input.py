@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.serving import Serving, chat, provider
-from upstack.testing import EchoProvider, End, RawClient, RawResponse
+from upstack.testing import Answer, EchoProvider, End, RawClient, RawResponse, ScriptedProvider
 
 CONFIG = "[server]\nmax_body_bytes = 200000\nrequest_timeout = 1.0\nkeep_alive = 2.0\n"
 
@@ -44,6 +46,11 @@ def post(body: bytes, headers: str = "content-type: application/json\r\n", path:
     return f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def with_host(headers: str) -> str:
+    """Header lines with a Host, theirs or one that is served."""
+    return headers if "\r\nhost:" in headers else f"host: localhost\r\n{headers}"
+
+
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 GOOD = post(json.dumps(chat("echo/m", "still here")).encode())
 
@@ -54,6 +61,8 @@ GOOD = post(json.dumps(chat("echo/m", "still here")).encode())
         (post(b"{"), 400, "invalid_json"),
         (post(b'{"model":"echo/m","messages":[{"content":"\xff"}]}'), 400, "invalid_utf8"),
         (post(b'{"model":7,"messages":[{}]}'), 400, "invalid_type"),
+        (post(b'{"model":"echo/m","messages":[1]}'), 400, "invalid_type"),
+        (post(b'{"model":"echo/m","messages":[  ]}'), 400, "invalid_request"),
         (post(b'{"model":"nobody","messages":[{}]}'), 404, "model_not_found"),
         (post(b"{}", "content-type: text/plain\r\n"), 415, "unsupported_content_type"),
         (post(b"{}", ""), 415, "unsupported_content_type"),
@@ -100,7 +109,7 @@ def test_heads_are_refused_alike_on_both_paths(
     body = GOOD.partition(b"\r\n\r\n")[2]
     framed = "transfer-encoding" in headers or "content-length" in headers
     length = "" if framed else f"content-length: {len(body)}\r\n"
-    sent = f"POST {path} HTTP/1.1\r\n{headers}{length}\r\n".encode()
+    sent = f"POST {path} HTTP/1.1\r\n{with_host(headers)}{length}\r\n".encode()
     [answer] = exchange(gateway, sent + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if framed else body))
     assert (answer.status, answer.json()["error"]["code"]) == (status, code)
 
@@ -121,7 +130,7 @@ def test_heads_are_refused_alike_on_both_paths(
 def test_heads_are_taken_alike_on_both_paths(gateway: Serving, path: str, headers: str) -> None:
     """Names, types and encodings are compared without regard to case, and this machine's own callers are served."""
     body = GOOD.partition(b"\r\n\r\n")[2]
-    sent = f"POST {path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+    sent = f"POST {path} HTTP/1.1\r\n{with_host(headers)}content-length: {len(body)}\r\n\r\n".encode() + body
     [answer] = exchange(gateway, sent)
     assert answer.status == 200
 
@@ -157,12 +166,10 @@ def test_what_is_not_http_is_refused_and_closed(gateway: Serving, request_bytes:
 
 def test_oversized_body_is_413_however_it_is_announced(gateway: Serving) -> None:
     """By content-length at once, by chunks when the limit is passed; the answer is readable, the connection ends."""
-    announced = (
-        f"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {10**12}\r\n\r\n"
-    )
-    [first] = exchange(gateway, announced.encode())
+    head = HEAD + b"content-type: application/json\r\n"
+    [first] = exchange(gateway, head + f"content-length: {10**12}\r\n\r\n".encode())
     assert (first.status, first.json()["error"]["code"]) == (413, "body_too_large")
-    head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    head += b"transfer-encoding: chunked\r\n\r\n"
     [second] = exchange(gateway, head, *[b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 4)
     assert (second.status, second.json()["error"]["code"]) == (413, "body_too_large")
 
@@ -242,7 +249,9 @@ def test_http_1_0_and_connection_close_end_the_connection(gateway: Serving) -> N
     head, _, events = seen.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert events.endswith(b"data: [DONE]\n\n")
-    answer, after = exchange(gateway, GOOD.replace(b"host: localhost", b"connection: close"), answers=2)
+    answer, after = exchange(
+        gateway, GOOD.replace(b"host: localhost", b"host: localhost\r\nconnection: close"), answers=2
+    )
     assert answer.status == 200
     assert after.end is End.CLOSED
 
@@ -362,3 +371,94 @@ def test_no_bytes_break_the_gateway(gateway: Serving, parts: list[bytes]) -> Non
     [answer] = exchange(gateway, GOOD)
     assert answer.status == 200
     assert "Traceback" not in gateway.log
+
+
+REFUSED_HEADS = [
+    ("content-type: text/plain\r\ncontent-length: 5\r\n", 415),
+    ("content-type: application/json\r\norigin: https://page.example\r\ncontent-length: 5\r\n", 403),
+    ("content-type: application/json\r\ncontent-length: 200001\r\n", 413),
+]
+
+
+@pytest.mark.parametrize("first", [b"", GOOD], ids=["alone", "in a pipeline"])
+@pytest.mark.parametrize(("lines", "status"), REFUSED_HEADS, ids=[str(status) for _, status in REFUSED_HEADS])
+def test_a_caller_that_waits_for_leave_gets_its_refusal(
+    gateway: Serving, lines: str, status: int, first: bytes
+) -> None:
+    """At once and without a 100, as it would send no body before."""
+    sent = first + HEAD + f"{lines}expect: 100-continue\r\n\r\n".encode()
+    answers = exchange(gateway, sent, answers=1 + bool(first))
+    assert [answer.status for answer in answers] == [200] * bool(first) + [status]
+
+
+def test_http_1_0_is_not_told_to_go_on(gateway: Serving) -> None:
+    """It knows no 100."""
+    body = json.dumps(chat("echo/m")).encode()
+    old = post(body, JSON + "expect: 100-continue\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    [answer] = exchange(gateway, old.removesuffix(body), body)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("behind", [b"\x00garbage", b"GET / HTTP/2.0\r\nhost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat%2Fcompletions"])
+def test_what_is_asked_is_answered_whatever_comes_behind_it(gateway: Serving, path: str, behind: bytes) -> None:
+    """It was paid for; the connection ends after it, as nothing more can be read from it."""
+    good = post(json.dumps(chat("echo/m", "still here")).encode(), path=path)
+    *answers, after = exchange(gateway, good + good + behind, answers=3)
+    assert [(answer.status, answer.header("connection")) for answer in answers] == [(200, None), (200, "close")]
+    assert after.end is End.CLOSED
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/healthz"])
+def test_one_host_is_named(gateway: Serving, path: str) -> None:
+    """HTTP/1.1 asks for one, so that nobody can read another than we."""
+    for lines in ("", "host: localhost\r\nhost: localhost\r\n", "host: rebound.example\r\nhost: localhost\r\n"):
+        [answer] = exchange(gateway, f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+        assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_http")
+
+
+def test_a_large_head_in_one_piece_is_refused(gateway: Serving) -> None:
+    """The limit does not depend on how the head is cut."""
+    [answer] = exchange(gateway, HEAD + b"x-filler: " + b"y" * 70_000 + b"\r\n" + GOOD.partition(b"localhost\r\n")[2])
+    assert answer.status == 431
+
+
+@pytest.mark.parametrize(
+    ("path", "sizes"),
+    [
+        ("/v1/chat/completions", [8_000_000]),
+        ("/v1/chat/completions", [8_000_000, 8_000_000]),
+        ("/v1/chat%2Fcompletions", [8_000_000]),
+        ("/v1/chat%2Fcompletions", [8_000_000, 1000]),
+    ],
+)
+def test_what_a_caller_who_left_has_sent_is_freed(tmp_path: Path, path: str, sizes: list[int]) -> None:
+    """At once, and the connection's work with it: neither is left to a collection of garbage."""
+    with ScriptedProvider(lambda _: Answer("x", first_byte_delay_s=30.0)) as slow:
+        config = provider("slow", slow.base_url).replace("first_byte = 1", "first_byte = 60")
+        sent = b"".join(post(json.dumps(chat("slow/m", "y" * size)).encode(), path=path) for size in sizes)
+
+        async def run() -> None:
+            async with RawClient(serving.port) as client:
+                asked = slow.count
+                await client.send(sent)
+                while slow.count == asked:
+                    await asyncio.sleep(0.01)
+
+        with Serving(tmp_path, f'[server]\ncapture = "none"\n{config}') as serving:
+            grown = []
+            for _ in range(6):
+                asyncio.run(run())
+                while "upstack_in_flight 0.0" not in serving.get("/metrics").text:
+                    time.sleep(0.02)
+                grown.append(resident(serving))
+            assert grown[-1] - grown[0] < 20_000_000
+            assert serving.stop() == 0
+            assert "running task" not in serving.log
+
+
+def resident(serving: Serving) -> int:
+    """Bytes of memory the gateway has."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{serving.process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024

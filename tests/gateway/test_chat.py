@@ -238,6 +238,7 @@ def test_a_body_without_a_key_stays_as_it_is() -> None:
     [
         ({b"retry-after": b"7"}, 7.0, 7.0),
         ({b"retry-after-ms": b"1500", b"retry-after": b"7"}, 1.5, 1.5),
+        ({b"retry-after-ms": b"abc", b"retry-after": b"7"}, 7.0, 7.0),
         ({b"retry-after": b"1e400"}, 1.0, 86400.0),
     ],
 )

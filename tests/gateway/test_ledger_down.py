@@ -128,3 +128,15 @@ def test_the_receipt_of_a_caller_who_left_is_kept_when_the_queue_is_full(tmp_pat
                 time.sleep(0.02)
             assert metric(serving, "upstack_receipts_dropped_total") == 0
             assert sorted(serving.rows("select state from receipts")) == [("answered",), ("cancelled",)]
+
+
+def test_without_receipts_none_is_named(tmp_path: Path) -> None:
+    """Where none are kept an answer names none, and asking for one says why there is none."""
+    config = '[server]\nreceipts = "off"\n'
+    with EchoProvider() as echo, Serving(tmp_path, config + provider("echo", echo.base_url)) as serving:
+        answer = serving.post(chat("echo/m"))
+        assert (answer.status_code, answer.headers["x-upstack-route"]) == (200, "echo/m")
+        assert "x-upstack-receipt" not in answer.headers
+        asked = serving.get("/v1/receipts/rcpt_x")
+        assert (asked.status_code, asked.json()["error"]["code"]) == (404, "receipt_not_found")
+        assert 'server.receipts is "off"' in asked.json()["error"]["message"]

@@ -15,11 +15,13 @@ from upstack.testing import ChatRequest, EchoProvider, End, RawClient, RawRespon
 from upstack.testing.wire import DONE, EVENT_STREAM, LAST_CHUNK, STREAM_HEAD, chunk, event, head
 
 HELLO = event(b'{"choices":[{"index":0,"delta":{"content":"hello"},"finish_reason":"stop"}]}')
-LIMIT = "[providers.comments.timeouts]\nfirst_byte = 0.3\n"  # seconds to the first content
+LIMIT = "[providers.{}.timeouts]\nfirst_byte = 0.3\n"  # seconds to the first content
 KEEP_ALIVE: list[Step] = [chunk(b": still here\n\n"), 0.05]
 SCRIPTS: dict[str, list[Step]] = {
     # Keep-alives without end, each well within the limit between two bytes.
     "comments": [STREAM_HEAD, *KEEP_ALIVE * 1000],
+    # The beginning of an answer, then nothing, for less than the limit between two bytes.
+    "role": [STREAM_HEAD + chunk(event(b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}')), 30.0],
     # A good stream under a media type in capitals.
     "capitals": [head(200, [("content-type", EVENT_STREAM.upper()), ("connection", "close")]) + HELLO + DONE],
     # One finished choice and the end of the body, without `[DONE]`.
@@ -40,8 +42,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         urls = {name: found.base_url for name, found in providers.items()}
         urls["good"] = stack.enter_context(EchoProvider()).base_url
         config = [f'[providers.{name}]\nbase_url = "{url}"\nauth = "none"\n' for name, url in urls.items()]
-        config.append(LIMIT)
-        config.append('[tasks.waits]\ncandidates = ["comments/m", "good/m"]\n')
+        config += [
+            LIMIT.format(name) + f'[tasks.{name}]\ncandidates = ["{name}/m", "good/m"]\n'
+            for name in ("comments", "role")
+        ]
         config.append('[tasks.quiet]\ncandidates = ["good/m"]\ncapture = "none"\n')
         yield stack.enter_context(Serving(tmp_path_factory.mktemp("gateway"), "".join(config)))
 
@@ -56,9 +60,10 @@ def ask(gateway: Serving, model: str, **members: Any) -> RawResponse:
     return asyncio.run(run())
 
 
-def test_keep_alives_do_not_put_off_the_first_content(gateway: Serving) -> None:
-    """A stream of comments fails at the limit of the first byte, and the next route answers."""
-    answer = ask(gateway, "task/waits")
+@pytest.mark.parametrize("name", ["comments", "role"])
+def test_nothing_but_content_is_the_first_content(gateway: Serving, name: str) -> None:
+    """A stream that only comments, or falls silent behind its role, fails at the limit of the first byte."""
+    answer = ask(gateway, f"task/{name}")
     assert (answer.status, answer.text) == (200, "one two three")
     attempts = gateway.receipt(answer.header("x-upstack-receipt") or "")["attempts"]
     assert [attempt["failure"] for attempt in attempts] == ["first_byte_timeout", None]

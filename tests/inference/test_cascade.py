@@ -133,3 +133,12 @@ def test_summary_tells_the_caller_what_kind(failures: list[Failure], status: int
     assert shown.status == status
     assert "a/x" in shown.message
     assert "b/x" in shown.message
+
+
+def test_a_wait_is_told_only_where_every_route_asked_for_one() -> None:
+    """Who asked for none may be well at once."""
+    plan = make_plan("a/x", "b/x")
+    both = [failed(0, Failure.RATE_LIMITED, 300.0), failed(1, Failure.RATE_LIMITED, 20.0)]
+    assert summary(plan, both).retry_after == 20.0
+    assert summary(plan, [both[0], failed(1, Failure.STATUS)]).retry_after is None
+    assert summary(plan, [both[0], failed(1, Failure.STATUS), both[1]]).retry_after == 20.0, "its latest word counts"

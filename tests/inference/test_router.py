@@ -6,6 +6,7 @@ import random
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from upstack.core.errors import Failure, RequestError, SupplyError
 from upstack.core.types import Plan, Provider, Request, Route, State, Target, Task
@@ -115,6 +116,15 @@ def test_unknown_model_lists_near_names() -> None:
         decide(ask("openai/gpt-4"), state, 0.0, random.Random(1))
     assert caught.value.status == 404
     assert caught.value.code == "model_not_found"
+
+
+def test_names_that_callers_made_up_are_not_suggested() -> None:
+    """Nor is a name compared that is too long to be one; both would cost much, and tell one caller of another."""
+    state = replace(make_state(make_route("openai/gpt-4o"), make_route("openai/zzz")), learned=("openai/zzz",))
+    for name in ("openai/zzy", "openai/" + "z" * 100_000):
+        with pytest.raises(RequestError) as caught:
+            decide(ask(name), state, 0.0, random.Random(1))
+        assert "openai/zzz'" not in caught.value.message
 
 
 def test_residency_leaves_routes_out() -> None:

@@ -25,6 +25,8 @@ TARGET = make_target("http://127.0.0.1:9/v1")  # the table backend calls nobody
 class TableCall:
     """One answer in pieces, a turn of the loop for each."""
 
+    unheard = False
+
     def __init__(self, steps: list[Callable[[], None]]) -> None:
         self.steps = steps
         self.paused = False
@@ -400,6 +402,7 @@ class ReadsOnWhilePaused(Spoilt):
         """Make pausing do nothing."""
 
         class Reading:
+            unheard = False
             cancel = staticmethod(call.cancel)
 
             def pause(self) -> None: ...
@@ -426,6 +429,7 @@ class OnlyForgets(Spoilt):
         inner = self.inner.send(target, request, between)
 
         class Silent:
+            unheard = False
             pause = staticmethod(inner.pause)
             resume = staticmethod(inner.resume)
 

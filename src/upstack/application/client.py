@@ -60,11 +60,13 @@ def unreachable(base: str) -> UpstackError:
     return UpstackError(f"no gateway answers at {base}; start one with `upstack serve`, or name another with --url")
 
 
-def refusal(status: int, content: bytes) -> str:
-    """Read the message of an error in the OpenAI shape."""
+def refusal(status: int, content: bytes) -> tuple[str, str | None]:
+    """Read the message and the code of an error in the OpenAI shape."""
     error = _object(content).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return str(message) if message else f"HTTP {status}"
+    if not isinstance(error, dict):
+        error = {}
+    message, code = error.get("message"), error.get("code")
+    return str(message) if message else f"HTTP {status}", code if isinstance(code, str) else None
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class _Choice(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     message: str | None = None
+    code: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -44,14 +45,15 @@ class Show(Protocol):
 
 
 class Answer:
-    """What has come so far; `error` is empty where all of it did."""
+    """What has come so far; `error` is empty where all of it did, `error_code` None where it has none."""
 
-    __slots__ = ("error", "finish_reason", "pieces", "receipt", "route")
+    __slots__ = ("error", "error_code", "finish_reason", "pieces", "receipt", "route")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.finish_reason = ""
         self.error = ""
+        self.error_code: str | None = None
         self.receipt = ""
         self.route = ""
 
@@ -101,6 +103,7 @@ def _read(data: bytes, answer: Answer) -> str:
         return ""
     if event.error is not None:
         answer.error = event.error.message or "the gateway sent an error without words; the answer is incomplete"
+        answer.error_code = event.error.code if isinstance(event.error.code, str) else None
     for choice in event.choices[:1]:
         answer.finish_reason = choice.finish_reason or answer.finish_reason
         said = choice.delta.content or choice.delta.refusal

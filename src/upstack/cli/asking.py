@@ -83,7 +83,7 @@ def _tell(question: Question, model: str, answer: Answer, receipt: dict[str, Any
         say(_summary(answer, receipt), style="dim", stderr=True)
     if answer.error:
         hint = f"; `upstack why {answer.receipt}` says more" if receipt else ""
-        raise UpstackError(f"{answer.error}{hint}")
+        raise UpstackError(f"{answer.error}{hint}", code=answer.error_code)
 
 
 # --- Which gateway, which model --------------------------------------------------------------------------------------
@@ -154,7 +154,8 @@ class _Printer:
 def _refused(response: httpx2.Response, content: bytes) -> UpstackError:
     receipt = response.headers.get("x-upstack-receipt")
     hint = f"; `upstack why {receipt}` says more" if receipt else ""
-    return UpstackError(refusal(response.status_code, content) + hint)
+    message, code = refusal(response.status_code, content)
+    return UpstackError(message + hint, code=code)
 
 
 async def _receipt(http: httpx2.AsyncClient, base: str, answer: Answer) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from upstack.core.store.reading import list_receipts, read_receipt
 from upstack.core.types import Receipt
 
 LAST = "last"
+NOT_FOUND = "receipt_not_found"
 
 
 def run(wanted: str, ledger: Path | None, config: Path | None, *, as_json: bool) -> None:
@@ -30,9 +31,9 @@ def _find(wanted: str, path: str) -> Receipt:
     if wanted == LAST:
         newest = list_receipts(path, 1)  # without request and answer
         if not newest:
-            raise RequestError(f"{path} has no receipts yet; ask something first")
+            raise RequestError(f"{path} has no receipts yet; ask something first", code=NOT_FOUND)
         wanted = newest[0].id
     found = read_receipt(path, wanted)
     if found is None:
-        raise RequestError(f'{path} has no receipt "{wanted}"; `upstack why last` shows the newest', status=404)
+        raise RequestError(f'{path} has no receipt "{wanted}"; `upstack why last` shows the newest', code=NOT_FOUND)
     return found

@@ -27,7 +27,8 @@ def run(url: str | None, config: Path | None, *, as_json: bool) -> None:
         raise unreachable(base) from None
     if answer.status_code != 200:
         kind = ConfigError if answer.status_code == ConfigError.status else UpstackError
-        raise kind(f"{base} keeps its old configuration: {refusal(answer.status_code, answer.content)}")
+        message, code = refusal(answer.status_code, answer.content)
+        raise kind(f"{base} keeps its old configuration: {message}", code=code)
     generation = answer.json().get("generation")
     if as_json:
         print_json({"reloaded": True, "generation": generation, "url": base})

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -196,7 +196,8 @@ def _header_safe(value: str, where: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -207,6 +208,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: nested too deeply") from None
     except ValueError:  # the one kind that the parser lets through: Python reads no integer of thousands of digits
         raise ConfigError(f"{path}: holds a number of too many digits") from None
+    if "\\u0000" in text.lower() and "\\x00" in repr(data):  # no path, name or URL may hold it
+        raise ConfigError(f"{path}: a text holds the character NUL")
+    return data
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -221,7 +225,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         try:
             found[field.name] = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(in_words(variable, str(error))) from None
+            raise ConfigError(in_words(variable, str(error)) + _choices(field.type, str(error))) from None
         _check_range(field.name, found[field.name], variable)
     return found
 
@@ -251,7 +255,11 @@ def _explain(message: str, data: dict[str, Any], kind: type[msgspec.Struct]) -> 
     place = _at_fault(path, data)
     unknown = _UNKNOWN.fullmatch(said)
     if unknown is None:
-        return in_words(place, said.replace(" | null`", "`").replace("`object`", "`table`"))  # as TOML has it
+        parent, _, name = path.replace("[...]", ".*").rpartition(".")
+        fields = msgspec.structs.fields(_TABLES[parent]) if parent in _TABLES else ()
+        types = {field.name: field.type for field in fields}
+        words = in_words(place, said.replace(" | null`", "`").replace("`object`", "`table`"))  # as TOML has it
+        return words + _choices(types.get(name), said)
     table = _TABLES[path.replace("[...]", ".*")] if path else kind
     key = f"{place}.{unknown['field']}".removeprefix(".")
     return f"unknown key `{key}`{_allowed(unknown['field'], [field.name for field in msgspec.structs.fields(table)])}"
@@ -260,6 +268,16 @@ def _explain(message: str, data: dict[str, Any], kind: type[msgspec.Struct]) -> 
 def _allowed(given: str, names: list[str]) -> str:
     near = difflib.get_close_matches(given, names, 1)
     return f"{f'; did you mean `{near[0]}`?' if near else '.'} Allowed here: {', '.join(names)}"
+
+
+def _choices(kind: Any, said: str) -> str:
+    """List what is allowed where the mistake is a text that is none of `kind`'s."""
+    return f". Allowed: {', '.join(_texts(kind))}" if said.startswith("Invalid enum value") else ""
+
+
+def _texts(kind: Any) -> list[str]:
+    """The texts of a Literal, or of one among other kinds."""
+    return [text for part in get_args(kind) for text in ([part] if isinstance(part, str) else _texts(part))]
 
 
 def _at_fault(path: str, data: dict[str, Any]) -> str:
@@ -281,9 +299,13 @@ def _check(config: Config, source: str) -> None:
     for name, route in config.routes.items():
         if "/" not in route.model:
             raise ConfigError(f'{source}: routes.{name}.model: expected "provider/model", got "{route.model}"')
+    if "task" in config.providers:
+        raise ConfigError(f"{source}: providers.task: task/NAME asks for a task; name the provider otherwise")
     for name, task in config.tasks.items():
         if not task.candidates and task.reference is None:
             raise ConfigError(f"{source}: tasks.{name}: name a reference, or candidates in fallback order")
+        if len(set(task.candidates)) < len(task.candidates):
+            raise ConfigError(f"{source}: tasks.{name}.candidates: names one of them twice")
     _check_prices(config.prices, source)
     for name in RANGES:
         _check_range(name, getattr(config.server, name), f"{source}: server.{name}")

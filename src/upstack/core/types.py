@@ -149,6 +149,7 @@ class State(msgspec.Struct, frozen=True):
     held: Mapping[str, float] = {}  # those of them whose provider asked for it, by a Retry-After
     capture: Capture = "full"
     retries: int = 2
+    learned: tuple[str, ...] = ()  # plans that no configuration names, but callers; the oldest first
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):

@@ -84,12 +84,13 @@ def summary(plan: Plan, tried: Sequence[Tried]) -> SupplyError:
     status = (
         504 if failures <= TIMEOUTS else _ALL_ALIKE.get(tried[-1].error.failure, 502) if len(failures) == 1 else 502
     )
-    waits = [attempt.error.retry_after for attempt in tried if attempt.error.retry_after is not None]
+    latest = {attempt.index: attempt.error for attempt in tried}.values()
+    waits = [error.retry_after for error in latest if error.retry_after is not None]
     return SupplyError(
         tried[-1].error.failure,
         f"No route answered '{plan.model}'. {told}",
         status=status,
-        retry_after=min(waits, default=None),
+        retry_after=min(waits) if len(waits) == len(latest) else None,  # one that asked for none may be well sooner
     )
 
 

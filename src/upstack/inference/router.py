@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from upstack.core.errors import Failure, RequestError, SupplyError
 from upstack.core.types import Capture, Plan, Request, Route, State, Target, Task
 
+LONGEST_COMPARED = 100  # characters of an unknown name; comparing takes the square of them
+
 
 def decide(request: Request, state: State, now: float, rng: random.Random) -> Plan:
     """Choose the plan for `request`; `now` is monotonic seconds.
@@ -81,14 +83,19 @@ def targets_of(route: Route) -> tuple[Target, ...]:
     )
 
 
+def configured(state: State) -> set[str]:
+    """Names that may be asked for because they are configured; callers can make up any number of others."""
+    return set(state.plans).difference(state.learned)
+
+
 def unknown_model(name: str, state: State) -> RequestError:
     """Build the error for a model nobody serves, listing near names."""
-    known = sorted(state.plans)
-    near = difflib.get_close_matches(name[:200], known, 3, 0.5)
+    known = sorted(configured(state))
+    near = difflib.get_close_matches(name, known, 3, 0.5) if len(name) <= LONGEST_COMPARED else []
     if near:
         hint = "did you mean " + " or ".join(f"'{found}'" for found in near) + "?"
     elif known:
-        hint = "known: " + ", ".join(f"'{found}'" for found in known[:5]) + (" ..." if len(known) > 5 else "")
+        hint = "known: " + ", ".join(f"'{found}'" for found in known[:5]) + (", ..." if len(known) > 5 else ".")
     else:
         hint = "nothing is configured: `upstack doctor` says what was found"
     providers = ", ".join(sorted(state.providers)[:8])

@@ -39,9 +39,11 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
 
     async def receipt(request: HttpRequest) -> Response:
         receipt_id = request.path_params["id"]
-        found = await gateway.ledger.get(receipt_id) if len(receipt_id) <= 64 else None
+        off = gateway.receipts == "off"
+        found = await gateway.ledger.get(receipt_id) if len(receipt_id) <= 64 and not off else None
         if found is None:
-            raise RequestError("There is no such receipt", status=404, code="receipt_not_found")
+            why = ': server.receipts is "off"' if off else ""
+            raise RequestError(f"There is no such receipt{why}", status=404, code="receipt_not_found")
         return _json(explain(found))
 
     async def healthz(_: HttpRequest) -> Response:
@@ -131,17 +133,20 @@ class _ChatEndpoint:
             if refusal is not None:
                 raise refusal
             body = await _read_body(receive, limit)
+        except _GoneError:
+            return
         except RequestError as error:
             exchange.refuse(error)
         else:
             exchange.begin(body, headers)
         left = asyncio.ensure_future(_until_gone(receive))
-        left.add_done_callback(lambda _: exchange.gone())
+        left.add_done_callback(lambda _: sink.leave())
         try:
             await sink.drain_to(send)
         finally:
             left.cancel()
             exchange.gone()
+            sink.exchange = None  # else the two would keep the body until a collection
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:
@@ -149,6 +154,8 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     size = 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > limit:
@@ -165,7 +172,7 @@ async def _until_gone(receive: Receive) -> None:
 class _AsgiSink:
     """Turns an exchange's calls into ASGI messages; pauses it while more than a little waits to be sent."""
 
-    exchange: Exchange
+    exchange: Exchange | None
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -186,22 +193,29 @@ class _AsgiSink:
     def write(self, data: bytes) -> None:
         self._waiting += len(data)
         self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": True})
-        if self.paused:
+        if self.paused and self.exchange is not None:
             self.exchange.pause()
 
     def close(self, data: bytes, *, clean: bool) -> None:
         self.write(data)
         self._messages.put_nowait({"type": "http.response.body", "body": b""} if clean else None)
 
+    def leave(self) -> None:
+        """The caller has gone: nothing is sent any more."""
+        self._messages.put_nowait(_LEFT)
+
     async def drain_to(self, send: Send) -> None:
         while True:
             message = await self._messages.get()
             if message is None:  # ASGI breaks a connection by an error of the application
                 raise _BrokenStreamError
+            if message is _LEFT:
+                return
             await send(message)
             if self._messages.empty():
                 self._waiting = 0
-                self.exchange.resume()
+                if self.exchange is not None:
+                    self.exchange.resume()
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 return
 
@@ -211,6 +225,11 @@ class _AsgiSink:
 
 
 _QUEUED = 64 * 1024  # bytes that may wait to be sent; one more piece of a stream may come on top
+_LEFT: Message = {"type": "http.disconnect"}
+
+
+class _GoneError(Exception):
+    """The caller hung up before its request was whole."""
 
 
 class _BrokenStreamError(Exception):
@@ -239,8 +258,8 @@ async def _own_error(_: HttpRequest, error: Exception) -> Response:
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    message = f"{request.method} {request.url.path[:100]}: " + ("no such endpoint" if status == 404 else str(error))
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
+    message = f"{request.method} {request.url.path[:100]}: " + ("no such endpoint" if status == 404 else detail)
     response = _error(RequestError(message, status=status, code="not_found" if status == 404 else "invalid_request"))
     response.headers.update((error.headers or {}) if isinstance(error, HTTPException) else {})
     return response

@@ -213,6 +213,8 @@ class Exchange:
                 keep=self._gateway.limits.max_answer_bytes if kept else 0,
                 choices=choices_wanted(request.fields["n"]) if "n" in request.fields else 1,
             )
+            if self._call is not None:
+                self._call.unheard = True  # until its first content
 
     def on_body(self, data: bytes) -> None:
         """Receive a piece of the body."""
@@ -270,10 +272,6 @@ class Exchange:
             self._fail(stream.broken)
         elif ended or stream.done:
             self._finish_stream(stream)
-        elif not self._opened:
-            limit = self._target.route.provider.timeouts.first_byte
-            if self._gateway.clock.monotonic() - self._attempt_at > limit:
-                self._fail(SupplyError(Failure.FIRST_BYTE_TIMEOUT, f"a stream without any content after {limit:g} s"))
 
     def _announce(self) -> None:
         """Tell the ledger that a stream may begin: its commit and the provider's first token are waited for at once."""
@@ -283,8 +281,8 @@ class Exchange:
 
     def _announced(self, error: LedgerError | None) -> None:
         """The ledger knows of the stream, or it cannot and there will be none."""
-        if self._over:
-            return  # the receipt that follows decides
+        if self._over or self._known:
+            return  # the receipt that follows decides; of a stream known by an earlier attempt too
         if error is None:
             self._known = True
             self._send_early()
@@ -301,6 +299,8 @@ class Exchange:
     def _open(self, data: bytes) -> None:
         """Commit: from here on the caller sees this route."""
         self._opened = True
+        if self._call is not None:
+            self._call.unheard = False
         if self._known:
             self._flows = True
             self.sink.open(self._headers(EVENTS), data)
@@ -450,8 +450,11 @@ class Exchange:
 
     def _headers(self, kind: bytes) -> bytes:
         """`kind`, what the provider said that the caller may see, and ours."""
-        ours = b"%bx-upstack-receipt: %b\r\nx-upstack-route: %b\r\n"
-        lines = ours % (kind, self.id.encode(), self._target.route.name.encode())
+        route = self._target.route.name.encode()
+        if self._gateway.receipts == "off":
+            lines = b"%bx-upstack-route: %b\r\n" % (kind, route)
+        else:
+            lines = b"%bx-upstack-receipt: %b\r\nx-upstack-route: %b\r\n" % (kind, self.id.encode(), route)
         if self._status is None or _PASSED.isdisjoint(self._head):
             return lines
         return lines + b"".join(b"%b: %b\r\n" % pair for pair in self._head.items() if pair[0] in _PASSED)

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from msgspec.structs import replace
 
 from upstack.application.gateway.metrics import Metrics
-from upstack.application.gateway.state import LEARNED_ROUTES, learn_route, reprice, reprice_at, target_keys
+from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys
 from upstack.core.clock import Clock
 from upstack.core.config import Config, ServerConfig
 from upstack.core.errors import LedgerError, UpstackError
@@ -19,6 +19,7 @@ from upstack.core.store.base import Ledger
 from upstack.core.types import Receipt, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
+from upstack.inference.router import configured
 
 Receipts = Literal["required", "best-effort", "off"]
 
@@ -59,7 +60,6 @@ class Gateway:
         self.metrics = Metrics()
         self.live: set[Live] = set()
         self.draining = False
-        self._learned: list[str] = []
         self._priced_at: datetime | None = None  # the last look
 
     def admit(self) -> None:
@@ -75,22 +75,18 @@ class Gateway:
     def state_for(self, model: str) -> State:
         """Return the state, with the route of a "provider/model" name that is asked for the first time."""
         if model not in self.state.plans:
-            state = learn_route(self.state, model, self.config, self._learned)
-            if state is not self.state:
-                self._learned = [*self._learned[-LEARNED_ROUTES + 1 :], model]
-                self.state = state
+            self.state = learn_route(self.state, model, self.config)
         return self.state
 
     def listed(self) -> list[str]:
         """Names that may be asked for because they are configured; callers can make up any number of others."""
-        return sorted(self.state.plans.keys() - set(self._learned))
+        return sorted(configured(self.state))
 
     def swap(self, config: Config, state: State) -> None:
         """Take a new configuration: requests in flight finish on the plans they have."""
         self.config = config
         self.limits = config.server
         self.receipts = config.server.receipts
-        self._learned = []
         self.state = replace(state, resting=self.health.resting, held=self.health.held)
         self.health.forget(target_keys(state.plans))
 

@@ -114,8 +114,8 @@ class HotCycle:
     def _done(self) -> None:
         self.response_complete = True
         self.exchange = None
-        if not self.keep_alive and not self.protocol.lingering:
-            self.protocol.transport.close()
+        if not self.keep_alive:
+            self.protocol.hang_up()
         self.protocol.on_response_complete()
 
 
@@ -133,11 +133,14 @@ class HotProtocol(HttpToolsProtocol):
         self.access_log = False
         self.hot: HotCycle | None = None  # whose body is being read
         self.answering: HotCycle | None = None
-        self.lingering = False  # taking no more, only waiting for the caller to read our last words
+        self.running: Any = None  # uvicorn's cycle whose answer is under way
+        self.deaf = False  # taking no more
+        self.lingering = False  # deaf, and only waiting for the caller to read our last words
         self.ahead = 0  # bytes read while requests wait for their turn
         self.unsent = 0  # bytes of answers in our buffer when last looked at, and when that last changed
         self.moved = self.since = time.monotonic()  # since: when the connection last began to wait for its caller
-        self.head_size = 0
+        self.read_size = 0
+        self.head_size = 0  # of the unfinished head, without the read it began in
         self.in_head = False
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -157,15 +160,22 @@ class HotProtocol(HttpToolsProtocol):
         for cycle in [self.answering, *queued]:
             if cycle is not None:
                 cycle.disconnected = True
-                if cycle.exchange is not None:
-                    cycle.exchange.gone()
+                exchange, cycle.exchange = cycle.exchange, None  # else the two would keep the body until a collection
+                if exchange is not None:
+                    exchange.gone()
         self.answering = None
+        self.pipeline.clear()
+        if self.running is not None:  # uvicorn tells its latest alone, which may be one that waits
+            self.running.disconnected = True
+            self.running.message_event.set()
+            self.running = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, within the limit for a request's head."""
-        if self.lingering:
+        if self.deaf:
             return
+        self.read_size = len(data)
         if self.in_head:
             self.head_size += len(data)
         try:
@@ -174,8 +184,8 @@ class HotProtocol(HttpToolsProtocol):
             self._feed_without_offers(memoryview(data)[stop.args[0] :])
         except httptools.HttpParserError:
             self._reject(RequestError("Invalid HTTP request", code="invalid_http"))
-        if self.in_head and self._head_so_far() > LARGEST_HEAD:
-            self._reject(RequestError("The request's headers are too large", status=431, code="headers_too_large"))
+        if self.in_head and max(self.head_size, self._parsed_head()) > LARGEST_HEAD:
+            self._reject_head()
         if self.pipeline:
             self._read_ahead(len(data))
 
@@ -186,7 +196,7 @@ class HotProtocol(HttpToolsProtocol):
         """
         offer = {b"upgrade", b"connection", b"http2-settings"}
         try:
-            while not self.lingering:
+            while not self.deaf:
                 method = self.parser.get_method()
                 if method == b"CONNECT":  # upgrades by itself, and this is no proxy
                     self._reject(RequestError("CONNECT is not served here", status=405, code="invalid_http"))
@@ -204,10 +214,9 @@ class HotProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._reject(RequestError("Invalid HTTP request", code="invalid_http"))
 
-    def _head_so_far(self) -> int:
-        """How large the unfinished head is by now: what came since the data it began in, and what is read of it."""
-        read = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        return max(self.head_size, read)
+    def _parsed_head(self) -> int:
+        """How large the head is, as far as it is read."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _read_ahead(self, size: int) -> None:
         """Read on behind the answer under way, up to a limit: with reading off, a caller that leaves goes unnoticed."""
@@ -257,30 +266,34 @@ class HotProtocol(HttpToolsProtocol):
         """Decide whose request it is."""
         self.in_head = False
         parser = self.parser
-        if self.lingering or parser.should_upgrade():
+        if self.deaf or parser.should_upgrade():
             return  # in the latter case the same request comes again at once, without the offer
         version = parser.get_http_version()
         if version not in _VERSIONS:
             self._reject(RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here", status=505, code="invalid_http"))
             return
-        if not self.url.startswith(HOT_PATH) or parser.get_method() != b"POST" or not self._is_hot_path():
-            self._hand_over()
+        if self.head_size + self.read_size > LARGEST_HEAD and self._parsed_head() > LARGEST_HEAD:
+            self._reject_head()
             return
         headers = dict(self.headers)
         modern = version != "1.0"
+        if (modern and b"host" not in headers) or (len(headers) != len(self.headers) and self._has_two_hosts()):
+            self._reject(RequestError("Send one Host header", code="invalid_http"))
+            return
+        if not self.url.startswith(HOT_PATH) or parser.get_method() != b"POST" or not self._is_hot_path():
+            self._hand_over()
+            return
         cycle = HotCycle(self, headers, keep_alive=modern and parser.should_keep_alive(), chunked=modern)
         self.hot = cycle
         cycle.refusal = refuse_chat(headers, self.gateway.limits.max_body_bytes)
-        if cycle.refusal is not None and cycle.refusal.status == 413:
-            self._refuse_early(cycle)
-        elif b"expect" in headers and cycle.refusal is None and self._is_free():
-            self.transport.write(_CONTINUE)
+        if cycle.refusal is not None or b"expect" in headers:
+            self._look_ahead(cycle)
 
     def on_body(self, body: bytes) -> None:
         """Collect the body of a hot request, up to the limit."""
         cycle = self.hot
         if cycle is None:
-            if not self.lingering:
+            if not self.deaf:
                 super().on_body(body)
         elif cycle.refusal is None:
             cycle.size += len(body)
@@ -289,17 +302,17 @@ class HotProtocol(HttpToolsProtocol):
             if cycle.size > limit:
                 cycle.body.clear()
                 cycle.refusal = too_large(limit)
-                self._refuse_early(cycle)
+                self._look_ahead(cycle)
 
     def on_message_complete(self) -> None:
         """Start a hot request, or queue it behind the one being answered."""
         cycle = self.hot
         if cycle is None:
-            if not self.lingering and not self.parser.should_upgrade():
+            if not self.deaf and not self.parser.should_upgrade():
                 super().on_message_complete()
             return
         self.hot = None
-        if self.transport.is_closing() or self.lingering:
+        if self.transport.is_closing() or self.deaf:
             return
         if self._is_free():
             self.answering = cycle
@@ -311,7 +324,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request of this connection, or wait for one."""
-        self.answering = None
+        self.answering = self.running = None
         self.server_state.total_requests += 1
         self.since = time.monotonic()
         if self.transport.is_closing():
@@ -319,8 +332,8 @@ class HotProtocol(HttpToolsProtocol):
         if not self.pipeline:
             if self.ahead or self.flow.read_paused:
                 self._read_on()
-            if self.hot is not None and not self.hot.size and b"expect" in self.hot.headers:
-                self.transport.write(_CONTINUE)  # its turn only now
+            if self.hot is not None:
+                self._look_ahead(self.hot)  # its turn only now
             return
         cycle, app = self.pipeline.pop()
         if not self.pipeline:
@@ -330,6 +343,10 @@ class HotProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._start, cycle)  # not from inside the last one: a long pipeline would nest
         else:
             self._start_asgi_task(cycle, app)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _read_on(self) -> None:
         """Read as always: nothing waits any more."""
@@ -375,6 +392,9 @@ class HotProtocol(HttpToolsProtocol):
         look.register(self.transport.get_extra_info("socket"), _HUNG_UP)
         return bool(look.poll(0))
 
+    def _has_two_hosts(self) -> bool:
+        return sum(name == b"host" for name, _ in self.headers) > 1
+
     def _is_hot_path(self) -> bool:
         return len(self.url) == len(HOT_PATH) or self.url[len(HOT_PATH) : len(HOT_PATH) + 1] == b"?"
 
@@ -400,35 +420,65 @@ class HotProtocol(HttpToolsProtocol):
             if isinstance(self.cycle, HotCycle):
                 self.cycle = None
 
-    def _refuse_early(self, cycle: HotCycle) -> None:
-        """Answer before the rest of an unwanted body has come; take no more, and hang up when the caller has read."""
-        if self._is_free():
+    def _look_ahead(self, cycle: HotCycle) -> None:
+        """Deal with a request whose body is still to come, once it is its turn.
+
+        A caller that waits for leave gets it, or the refusal. One that sends too much is answered before the rest has
+        come: no more is taken, and the connection ends when the caller has read that.
+        """
+        if not self._is_free():
+            return
+        waits = cycle.chunked and b"expect" in cycle.headers  # HTTP/1.0 does not know of it
+        if cycle.refusal is None:
+            if waits and not cycle.size:
+                self.transport.write(_CONTINUE)
+        elif waits or cycle.refusal.status == 413:
             self.hot = None
             self.answering = cycle
             cycle.keep_alive = False
-            self.lingering = True  # before the answer, which must neither close at once nor be followed by another
+            self.deaf = self.lingering = True  # before the answer, which must neither close at once nor be followed
             cycle.start()
             self._linger()
 
     def _reject(self, error: RequestError) -> None:
-        """Answer what is no request, where nothing is under way, and hang up."""
+        """Take no more from this connection: what came is no request. Answer that, or what is still to be answered."""
         self.in_head = False
         self.hot = None
-        if self.lingering or self.transport.is_closing():
+        if self.deaf or self.transport.is_closing():
             return
+        self.deaf = True
         if not self._is_free():
-            self.lingering = True
-            self.transport.close()
+            self._close_after_answers()
             return
         body = error_body(error)
         head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (_STATUS_LINES[error.status], len(body)) + body)
         self._linger()
 
+    def _reject_head(self) -> None:
+        self._reject(RequestError("The request's headers are too large", status=431, code="headers_too_large"))
+
+    def _close_after_answers(self) -> None:
+        """Let the last whole request be the last that is answered."""
+        if self.pipeline and getattr(self.pipeline[0][0], "more_body", False):
+            self.pipeline.popleft()  # an application's request, cut in its body
+        last = self.pipeline[0][0] if self.pipeline else self.answering or self.cycle
+        last.keep_alive = False
+        if getattr(last, "more_body", False):
+            self.transport.close()
+
+    def hang_up(self) -> None:
+        """The last answer is out."""
+        if not self.deaf:
+            self.transport.close()
+        elif not self.lingering:
+            self._linger()
+
     def _linger(self) -> None:
         """Send no more, read and drop: closing at once would reset the connection under our last words."""
-        self.lingering = True
+        self.deaf = self.lingering = True
         self.since = time.monotonic()
+        self._read_on()
         if not self.transport.is_closing():
             self.transport.write_eof()
 

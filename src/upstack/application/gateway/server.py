@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import random
@@ -337,7 +338,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else "ports lie in 0 to 65535"
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}. Is another gateway running? Try --port") from None
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            reason = f"{reason}. Is another gateway running? Try --port"
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
     listener.setblocking(False)
     return listener
 

@@ -100,15 +100,16 @@ def build_state(
     )
 
 
-def learn_route(state: State, name: str, config: Config, learned: Sequence[str]) -> State:
-    """Add the route of a "provider/model" name asked for the first time; the oldest of `learned` make room.
+def learn_route(state: State, name: str, config: Config) -> State:
+    """Add the route of a "provider/model" name asked for the first time; the oldest learned ones make room.
 
     Returns `state` itself where the name is no such route.
     """
     provider, _, model = name.partition("/")
     if provider not in state.providers or not model or not _MODEL.fullmatch(name):
         return state
-    dropped = set(learned[: max(0, len(learned) - LEARNED_ROUTES + 1)])
+    learned = (*state.learned, name)
+    dropped = set(learned[:-LEARNED_ROUTES])
     build = _Builder(config, {}, state.providers, datetime.now(UTC))
     route = build.route(name, state.providers[provider], model)
     plan = route_plan(route, retries=state.retries, capture=state.capture)
@@ -116,6 +117,7 @@ def learn_route(state: State, name: str, config: Config, learned: Sequence[str])
         state,
         routes={key: value for key, value in state.routes.items() if key not in dropped} | {name: route},
         plans={key: value for key, value in state.plans.items() if key not in dropped} | {name: plan},
+        learned=learned[-LEARNED_ROUTES:],
     )
 
 

@@ -48,6 +48,8 @@ def list_receipts(path: Path | str, limit: int, before: str | None = None) -> li
 def _reading(path: str) -> Iterator[sqlite3.Connection]:
     if not Path(path).exists():
         raise LedgerError(f"there is no ledger {path}; name the file in server.ledger, or serve a request first")
+    if Path(path).is_dir():
+        raise LedgerError(f"the ledger {path} is a folder; name a file in server.ledger")
     try:
         uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)) as database:

@@ -6,14 +6,14 @@ WAL and synchronous = FULL: what is committed survives a power cut. One transact
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 from upstack.core.errors import LedgerError
 from upstack.core.store.frames import WHOLE_BATCH, Batch, Failures
+from upstack.core.store.lock import Lock
+from upstack.core.store.places import cannot_open, make, place_of
 from upstack.core.store.rows import COLUMNS
 from upstack.core.store.schema import foreign, migrate, stamp
 
@@ -50,27 +50,13 @@ def describe(path: str, error: Exception) -> str:
     return f"the ledger {path} failed: {reason}"
 
 
-def cannot_open(path: str, error: Exception) -> str:
-    """Say why a file could not be opened or made, and the remedy."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        return f"the ledger {path} cannot be made: there is no folder {folder}; make it, or change server.ledger"
-    if Path(path).is_dir():
-        return f"the ledger {path} is a folder; name a file in server.ledger"
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return f"the ledger {path} cannot be made: the disk is full; make room"
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-        return f"the ledger {path} is not writable for this user; change its permissions, or server.ledger"
-    reason = getattr(error, "strerror", None) or error
-    return f"the ledger {path} cannot be opened: {reason}; check its folder, or change server.ledger"
-
-
 class SqliteLedger:
     """An open ledger, for the one process that writes it."""
 
-    def __init__(self, path: str) -> None:
-        """Open or make the file; LedgerError names it and the remedy."""
+    def __init__(self, path: str, lock: Lock | None = None) -> None:
+        """Open or make the file; LedgerError names it and the remedy. `lock` is minded as long as it is open."""
         self.path = path
+        self._lock = lock
         self._database: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None  # of the file that is open
         self._connection()
@@ -95,7 +81,9 @@ class SqliteLedger:
         """
         try:
             failures = self._write(batch)
-            if _place(self.path) != self._place:  # deleted or replaced under us: what we wrote went with the old file
+            if self._lock is not None:
+                self._lock.keep()
+            if place_of(self.path) != self._place:  # deleted or replaced: what we wrote went with the old file
                 self.close()
                 failures = self._transact(_insert_each, *batch)
         except LedgerError as error:
@@ -123,7 +111,7 @@ class SqliteLedger:
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = _open(self.path)
-            self._place = _place(self.path)
+            self._place = place_of(self.path)
         return self._database
 
     def _transact(self, insert: Any, rows: list[Any], contents: list[Any], openings: list[Any]) -> Failures:
@@ -212,8 +200,9 @@ def _is_of_a_row(error: Exception) -> bool:
 
 def _open(path: str) -> sqlite3.Connection:
     try:
-        _make(path)
-        database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        make(path)
+        # absolute: ":memory:" is a name like others
+        database = sqlite3.connect(Path(path).absolute(), timeout=_BUSY_S, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(cannot_open(path, error)) from None
     try:
@@ -228,21 +217,6 @@ def _open(path: str) -> sqlite3.Connection:
         database.close()
         raise LedgerError(wrong)
     return database
-
-
-def _place(path: str) -> tuple[int, int] | None:
-    """Which file stands there now: its device and inode, or None."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _make(path: str) -> None:
-    """Make the file readable by its owner only; SQLite gives its companions (-wal, -shm) the same mode."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(database: sqlite3.Connection) -> None:

@@ -8,20 +8,17 @@ terminal or a service manager reach it too, hence it ignores them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
-import os
 import signal
 import socket
 import sys
-import time
 
 from upstack.core.errors import LedgerError
 from upstack.core.store.frames import ALL_WRITTEN, LENGTH, decode_batch, frame
-from upstack.core.store.sqlite import SqliteLedger, cannot_open
+from upstack.core.store.lock import Lock
+from upstack.core.store.sqlite import SqliteLedger
 
 _BUFFER_BYTES = 256 * 1024
-_LOCK_POLL_S = 0.02
 
 
 class Inbox:
@@ -58,34 +55,6 @@ class Inbox:
         return have
 
 
-def lock(path: str, wait: float) -> int:
-    """Take the ledger for this process alone, waiting up to `wait` seconds for a writer that is finishing.
-
-    Returns the descriptor that holds the lock. LedgerError when another gateway keeps it, by whatever link it came.
-    """
-    try:
-        descriptor = os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LedgerError(cannot_open(path, error)) from None
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                raise LedgerError(
-                    f"the ledger {path} is in use by another gateway (its writer is process {holder}); "
-                    "stop that one, or give this one a file of its own in server.ledger"
-                ) from None
-            time.sleep(_LOCK_POLL_S)
-        else:
-            with contextlib.suppress(OSError):  # a full disk; the lock holds, only the hint is missing
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-            return descriptor
-
-
 def serve(connection: socket.socket, ledger: SqliteLedger) -> None:
     """Record batch after batch until the gateway has gone."""
     inbox = Inbox(connection)
@@ -105,8 +74,7 @@ def main(path: str, descriptor: str, wait: str, recover: str) -> int:
         signal.signal(ignored, signal.SIG_IGN)
     connection = socket.socket(fileno=int(descriptor))
     try:
-        lock(path, float(wait))
-        ledger = SqliteLedger(path)
+        ledger = SqliteLedger(path, Lock(path, float(wait)))
         if recover == "1":
             ledger.recover()
     except LedgerError as error:

@@ -40,6 +40,8 @@ class Receiver(Protocol):
 class Call(Protocol):
     """A call in flight."""
 
+    unheard: bool  # set by the receiver: what comes says nothing yet, and does not end the wait for the first byte
+
     def cancel(self) -> None:
         """Stop at once: the connection is closed, nothing more is delivered. Harmless when it is over."""
         ...

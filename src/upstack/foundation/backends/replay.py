@@ -274,7 +274,7 @@ def _usage(answers: list[_Packed]) -> dict[str, int]:
 class _ReplayCall:
     """Hands head and body to the receiver in bursts, from the event loop, unless paused or cancelled."""
 
-    __slots__ = ("_body", "_done", "_handle", "_head", "_loop", "_paused", "_receiver")
+    __slots__ = ("_body", "_done", "_handle", "_head", "_loop", "_paused", "_receiver", "unheard")
 
     def __init__(
         self,
@@ -291,6 +291,7 @@ class _ReplayCall:
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
         self._paused = False
+        self.unheard = False
 
     def start(self, delay: float) -> None:
         """Schedule the head, `delay` seconds from now."""

@@ -41,7 +41,19 @@ _NOBODY: Receiver = _Nobody()
 class HttpCall:
     """One request and who waits for its answer. Times are those of the sweeper's clock, in seconds."""
 
-    __slots__ = ("book", "ends", "expires", "link", "moved", "paused", "phase", "receiver", "timeouts", "where")
+    __slots__ = (
+        "book",
+        "ends",
+        "expires",
+        "link",
+        "moved",
+        "paused",
+        "phase",
+        "receiver",
+        "timeouts",
+        "unheard",
+        "where",
+    )
 
     def __init__(self, book: set[HttpCall], where: str, timeouts: Timeouts, receiver: Receiver, now: float) -> None:
         """Enter the call in `book`, which lists all calls in flight; `where` is for messages.
@@ -58,6 +70,7 @@ class HttpCall:
         self.ends = now + timeouts.total
         self.moved = False  # bytes of the body came since the last sweep
         self.paused = False
+        self.unheard = False
         book.add(self)
 
     @property

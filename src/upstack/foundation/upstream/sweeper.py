@@ -71,7 +71,7 @@ class Sweeper:
             return  # ended by what another call's receiver did in this same sweep
         if now >= call.ends:
             _expire(call, Failure.TOTAL_TIMEOUT, "no whole answer", call.timeouts.total)
-        elif call.moved:
+        elif call.moved and not call.unheard:
             # Noted by the sweep and not at each arrival: reading a clock for every chunk would cost more than this.
             call.moved = False
             call.phase, call.expires = Failure.BETWEEN_BYTES_TIMEOUT, now + call.timeouts.between_bytes
@@ -88,7 +88,8 @@ def _overdue(call: HttpCall) -> tuple[str, float]:
     if call.phase is Failure.POOL_FULL:
         return "all the connections we allow were in use, and none came free", call.timeouts.connect
     if call.phase is Failure.FIRST_BYTE_TIMEOUT:
-        return "no byte of an answer", call.timeouts.first_byte
+        what = "a stream without any content" if call.moved else "no byte of an answer"
+        return what, call.timeouts.first_byte
     return "nothing more of the answer", call.timeouts.between_bytes
 
 

@@ -5,6 +5,7 @@ Nothing here touches a socket. Bodies pass through as they came; only the member
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -18,7 +19,7 @@ from upstack.core.types import Request, Target, Usage
 from upstack.inference.cost import read_usage
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ARRAY = ord("[")
+_ARRAY, _OBJECT = ord("["), ord("{")
 _CODE = re.compile(r"[\w.*-]{1,64}")  # the stars are of a key that was quoted as a code
 _TEXT = msgspec.json.Decoder(str)
 _ENCODE = msgspec.json.Encoder().encode
@@ -117,8 +118,8 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
     messages = fields.get("messages")
     if messages is None or memoryview(messages)[0] != _ARRAY:
         raise _wrong_type("messages", "an array of messages")
-    if len(messages) < len(b"[{}]"):
-        raise RequestError("messages is empty: there is nothing to answer", param="messages")
+    if memoryview(messages)[1] != _OBJECT:
+        _look_for_messages(bytes(messages))
     stream = fields.get("stream")
     streams = stream is not None and _boolean(bytes(stream))
     passed = tuple(pair for pair in headers.items() if pair[0] in FORWARDED) if headers else ()
@@ -145,6 +146,14 @@ def _wants_usage(fields: Mapping[str, msgspec.Raw]) -> bool:
     except msgspec.DecodeError:
         raise _wrong_type("stream_options", "an object like {include_usage: true}") from None
     return options is not None and bool(options.include_usage)
+
+
+def _look_for_messages(messages: bytes) -> None:
+    first = messages[1:-1].lstrip()
+    if not first:
+        raise RequestError("messages is empty: there is nothing to answer", param="messages")
+    if first[0] != _OBJECT:
+        raise _wrong_type("messages", "an array of messages")
 
 
 def _wrong_type(param: str, expected: str) -> RequestError:
@@ -228,17 +237,14 @@ def _refusal_codes(body: bytes) -> list[str] | None:
 
 def _retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); None where absent or nonsense."""
-    try:
-        if b"retry-after-ms" in headers:
-            return min(_DAY, max(0.0, float(headers[b"retry-after-ms"]) / 1000.0))
-        value = headers.get(b"retry-after")
-        if value is None:
-            return None
-        if value[:1].isdigit():
-            return min(_DAY, float(value))
-        return min(_DAY, max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now))
-    except (ValueError, OverflowError):
-        return None
+    for name, unit in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
+        value = headers.get(name, b"")
+        with contextlib.suppress(ValueError, OverflowError):
+            if value[:1].isdigit():
+                return min(_DAY, float(value) * unit)
+            if value:
+                return min(_DAY, max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now))
+    return None
 
 
 def error_body(error: UpstackError) -> bytes:

@@ -1,0 +1,38 @@
+"""Files of the ledger on disk: which one stands where, and why one cannot be opened."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+
+def place_of(file: str | int) -> tuple[int, int] | None:
+    """Which file stands there now, or is behind a descriptor: its device and inode, or None."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a descriptor too
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def make(path: str) -> None:
+    """Make the file, readable by its owner only; SQLite gives its companions (-wal, -shm) the same mode."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def cannot_open(path: str, error: Exception) -> str:
+    """Say why a file could not be opened or made, and the remedy."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        return f"the ledger {path} cannot be made: there is no folder {folder}; make it, or change server.ledger"
+    if Path(path).is_dir():
+        return f"the ledger {path} is a folder; name a file in server.ledger"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return f"the ledger {path} cannot be made: the disk is full; make room"
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return f"the ledger {path} is not writable for this user; change its permissions, or server.ledger"
+    reason = getattr(error, "strerror", None) or error
+    return f"the ledger {path} cannot be opened: {reason}; check its folder, or change server.ledger"
