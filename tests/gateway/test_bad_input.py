@@ -417,10 +417,19 @@ def test_one_host_is_named(gateway: Serving, path: str) -> None:
         assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_http")
 
 
-def test_a_large_head_in_one_piece_is_refused(gateway: Serving) -> None:
-    """The limit does not depend on how the head is cut."""
-    [answer] = exchange(gateway, HEAD + b"x-filler: " + b"y" * 70_000 + b"\r\n" + GOOD.partition(b"localhost\r\n")[2])
-    assert answer.status == 431
+@pytest.mark.parametrize("cut", [1, 20_000, 60_000, 70_200])
+def test_a_large_head_is_refused_however_it_is_cut(gateway: Serving, cut: int) -> None:
+    """Whether one read brings it whole or not."""
+    sent = HEAD + b"x-filler: " + b"y" * 70_000 + b"\r\n" + GOOD.partition(b"localhost\r\n")[2]
+
+    async def run() -> int:
+        async with RawClient(gateway.port) as client:
+            await client.send(sent[:cut])
+            await asyncio.sleep(0.05)
+            await client.send(sent[cut:])
+            return (await client.read()).status
+
+    assert asyncio.run(run()) == 431
 
 
 @pytest.mark.parametrize(

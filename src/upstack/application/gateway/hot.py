@@ -139,7 +139,7 @@ class HotProtocol(HttpToolsProtocol):
         self.ahead = 0  # bytes read while requests wait for their turn
         self.unsent = 0  # bytes of answers in our buffer when last looked at, and when that last changed
         self.moved = self.since = time.monotonic()  # since: when the connection last began to wait for its caller
-        self.read_size = 0
+        self.read_size = 0  # of the head and what came with it
         self.head_size = 0  # of the unfinished head, without the read it began in
         self.in_head = False
         self.url = b""
@@ -175,9 +175,11 @@ class HotProtocol(HttpToolsProtocol):
         """Feed the parser, within the limit for a request's head."""
         if self.deaf:
             return
-        self.read_size = len(data)
         if self.in_head:
             self.head_size += len(data)
+            self.read_size += len(data)
+        else:
+            self.read_size = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -272,7 +274,7 @@ class HotProtocol(HttpToolsProtocol):
         if version not in _VERSIONS:
             self._reject(RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here", status=505, code="invalid_http"))
             return
-        if self.head_size + self.read_size > LARGEST_HEAD and self._parsed_head() > LARGEST_HEAD:
+        if self.read_size > LARGEST_HEAD and self._parsed_head() > LARGEST_HEAD:
             self._reject_head()
             return
         headers = dict(self.headers)
