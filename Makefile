@@ -8,7 +8,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs prices bench bench-peers soak lock clean
+.PHONY: help setup demo test lint fix docs prices schema bench bench-peers soak lock clean
 
 # Another checkout on the path would be tested in place of this one.
 unexport PYTHONPATH
@@ -31,7 +31,7 @@ test: setup ## run the tests; those on recorded data need UPSTACK_DATA, the fold
 
 LINTERS := "ruff check" "ruff format --check" "mypy src tests benchmarks tools" "lint-imports --no-logo" \
 	"python tools/line_budget.py" "python tools/dependencies.py" "python tools/generate_docs.py --check" \
-	"python tools/compile_prices.py --check"
+	"python tools/compile_prices.py --check" "python tools/write_schema.py --check"
 
 lint: setup ## style, types, architecture, line budget, locks, generated docs, prices
 	@failed=; for linter in $(LINTERS); do $(BIN)/$$linter || failed+=" [$$linter]"; done; \
@@ -46,6 +46,9 @@ docs: setup ## write docs/reference from the code
 
 prices: setup ## write the price list from the genai-prices that is locked
 	@$(BIN)/python tools/compile_prices.py
+
+schema: setup ## write the short way to a new ledger from its migrations
+	@$(BIN)/python tools/write_schema.py
 
 bench: setup ## CPU a request against nginx, and against the peers that are installed; ARGS=--no-peers without
 	@$(BIN)/python -m benchmarks.data_plane $(ARGS)

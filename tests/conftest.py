@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.postgres import PostgresServer, binaries
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -113,6 +115,19 @@ def _no_network(refusals: list[str]) -> Iterator[None]:
         found = ", ".join(dict.fromkeys(refusals))
         refusals.clear()
         pytest.fail(f"This test reached for the network: {found}.", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the run; without one installed the test is skipped."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: sudo apt-get install -y postgresql")
+    server = PostgresServer(programs)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,12 @@ import msgspec
 import pytest
 import uvloop
 
-from tests.core.test_store_rows import BARE, make_receipt
 from upstack.core.errors import LedgerError
 from upstack.core.store.base import Ledger
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.reading import list_receipts, read_receipt
 from upstack.core.types import Receipt
+from upstack.testing.receipts import BARE, make_receipt
 
 
 @asynccontextmanager
@@ -43,6 +43,13 @@ async def record(ledger: Ledger, receipts: list[Receipt]) -> list[LedgerError | 
     for receipt, answer in zip(receipts, answers, strict=True):
         ledger.append(receipt, answer.set_result)
     return await asyncio.wait_for(asyncio.gather(*answers), 20)
+
+
+async def written(path: Path, receipt_id: str) -> Receipt:
+    """Wait until a receipt is in the file."""
+    while (found := read_receipt(path, receipt_id)) is None:
+        await asyncio.sleep(0.01)
+    return found
 
 
 def writer_of(client: LedgerClient) -> int:
@@ -352,7 +359,6 @@ def test_receipts_fail_where_the_ledger_cannot_be_opened_again(path: Path) -> No
             (error,) = await record(client, [make_receipt()])
             assert error is not None
             assert str(path) in error.message
-            assert client.queue_bytes == 0
             path.parent.mkdir()
             receipt = make_receipt()
             assert await record(client, [receipt]) == [None]
@@ -422,7 +428,10 @@ def test_a_ledger_that_is_replaced_takes_what_comes_after(path: Path) -> None:
 
 
 def test_a_ledger_that_fails_says_so_until_it_can_write_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`failing` tells those who would ask for more; it looks by itself whether that is over."""
+    """`failing` tells those who would ask for more; it looks by itself whether that is over.
+
+    What was refused meanwhile is recorded then, as its caller saw it end: providers want their money all the same.
+    """
     monkeypatch.setattr("upstack.core.store.client._LOOK_S", 0.05)
 
     async def main() -> None:
@@ -431,7 +440,8 @@ def test_a_ledger_that_fails_says_so_until_it_can_write_again(path: Path, monkey
             assert client.failing is None
             _, most = resource.prlimit(writer, resource.RLIMIT_FSIZE)
             resource.prlimit(writer, resource.RLIMIT_FSIZE, (0, most))
-            (error,) = await record(client, [make_receipt()])
+            answered, streamed = make_receipt(), make_receipt(stream=True)
+            error, _ = await record(client, [answered, streamed])
             assert error is not None
             assert client.failing == error.message
             opening = asyncio.get_running_loop().create_future()
@@ -442,8 +452,12 @@ def test_a_ledger_that_fails_says_so_until_it_can_write_again(path: Path, monkey
             resource.prlimit(writer, resource.RLIMIT_FSIZE, (most, most))
             while client.failing is not None:
                 await asyncio.sleep(0.01)
-            assert client.dropped == 1
             assert writer_of(client) == writer
+            assert await client.get(answered.id) == await written(path, answered.id)
+            assert (client.written, client.dropped, client.queue_bytes) == (2, 0, 0)
+        refused, cut = read_receipt(path, answered.id), read_receipt(path, streamed.id)
+        assert refused == msgspec.structs.replace(answered, state="failed", status=503, error="ledger_unavailable")
+        assert cut == msgspec.structs.replace(streamed, state="truncated", error="ledger_unavailable")
 
     uvloop.run(main())
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.core.test_store_rows import make_receipt
 from upstack.core.store.client import LedgerClient
+from upstack.testing.receipts import make_receipt
 
 KILLS = [12, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
 OPENINGS = 3

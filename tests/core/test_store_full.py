@@ -15,12 +15,12 @@ import pytest
 import uvloop
 
 from tests.core.test_store_client import record, started, writer_of
-from tests.core.test_store_rows import make_receipt
 from upstack.core.errors import LedgerError
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.reading import list_receipts
 from upstack.core.store.sqlite import SqliteLedger
 from upstack.core.types import Receipt
+from upstack.testing.receipts import make_receipt
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 

@@ -13,56 +13,7 @@ import pytest
 from upstack.core.store.frames import Batch, decode_batch, frame
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.store.rows import COLUMNS, clean, to_receipt, to_row
-from upstack.core.types import Attempt, Receipt, Usage
-
-ids = ReceiptIds()
-
-
-def make_receipt(**changes: Any) -> Receipt:
-    """A receipt of a request that was answered, with a new id."""
-    usage = Usage(300, 120, cached_input_tokens=100, cache_write_tokens=7, reasoning_tokens=20)
-    attempt = Attempt(
-        "cheap", "openai", "gpt-4o", "f3a91b2c", 0, 200, None, 0.001, 0.2, 0.5, usage, "genai-prices 0.2.3", 1950
-    )
-    now = 1_800_000_000.123456
-    receipt = Receipt(
-        id=ids(now),
-        created_at=now,
-        state="answered",
-        model="task/triage",
-        task="triage",
-        strategy="fallback",
-        plan="cheap, openai/gpt-4o",
-        why="first in the configured order of task triage",
-        route="cheap",
-        stream=False,
-        status=200,
-        error=None,
-        first_byte_s=0.2,
-        duration_s=0.5,
-        usage=usage,
-        cost_picodollars=1950,
-        attempts=(attempt,),
-        capture="full",
-        request=b'{"model":"task/triage"}',
-        answer=b'{"choices":[]}',
-    )
-    return msgspec.structs.replace(receipt, **changes)
-
-
-BARE = {
-    "task": None,
-    "route": None,
-    "stream": True,
-    "error": "connection_refused",
-    "first_byte_s": None,
-    "usage": None,
-    "cost_picodollars": None,
-    "attempts": (),
-    "capture": "none",
-    "request": None,
-    "answer": None,
-}
+from upstack.testing.receipts import BARE, make_receipt
 
 
 @pytest.mark.parametrize("changes", [{}, BARE, {"model": "mo\0dèl \N{SLICE OF PIZZA}"}, {"created_at": 0.0}])

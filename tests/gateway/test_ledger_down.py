@@ -52,26 +52,34 @@ def test_a_ledger_that_cannot_write_stops_the_asking(tmp_path: Path) -> None:
         assert ready.status_code == 503
         assert str(serving.ledger) in ready.text
         assert metric(serving, 'upstack_requests_total{route="echo/m"') == 1
-        assert metric(serving, "upstack_receipts_dropped_total") == 1
         can_write(serving)
         while serving.get("/readyz").status_code != 200:
             time.sleep(0.02)
+        while len(serving.rows("select 1 from receipts")) < 2:
+            time.sleep(0.02)
+        paid = serving.rows("select state, status, error, json_array_length(attempts) from receipts where seq = 2")
+        assert paid == [("failed", 503, "ledger_unavailable", 1)], "the provider was asked, and wants its money"
+        assert metric(serving, "upstack_receipts_dropped_total") == 0
         again = serving.post(chat("echo/m"))
         assert again.status_code == 200
         assert serving.receipt(again.headers["x-upstack-receipt"])["state"] == "answered"
 
 
-def test_best_effort_answers_and_counts_what_it_drops(tmp_path: Path) -> None:
-    """Receipts that nobody waits for do not keep an answer back."""
-    config = '[server]\nreceipts = "best-effort"\n'
+@pytest.mark.parametrize(("queue", "kept"), [(1_000_000, 3), (1, 1)])
+def test_best_effort_answers_and_counts_what_it_drops(tmp_path: Path, queue: int, kept: int) -> None:
+    """Receipts that nobody waits for do not keep an answer back; they wait for room, as many as the queue takes."""
+    config = f'[server]\nreceipts = "best-effort"\nledger_queue_bytes = {queue}\n'
     with EchoProvider() as echo, Serving(tmp_path, config + provider("echo", echo.base_url)) as serving:
         cannot_write(serving)
         for stream in (False, True, False):
             assert serving.post(chat("echo/m", stream=stream)).status_code == 200
-        while metric(serving, "upstack_receipts_dropped_total") < 3:
-            time.sleep(0.02)
+        assert metric(serving, "upstack_receipts_dropped_total") == 3 - kept
         assert serving.get("/readyz").status_code == 200
         assert serving.rows("select count(*) from receipts") == [(0,)]
+        can_write(serving)
+        while len(serving.rows("select 1 from receipts")) < kept:
+            time.sleep(0.02)
+        assert serving.rows("select distinct state from receipts") == [("answered",)]
 
 
 @pytest.mark.parametrize("writes_again", [True, False])

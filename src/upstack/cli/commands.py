@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from upstack import __version__
-from upstack.cli.options import ConfigOption, JsonOption, UrlOption, config_path
+from upstack.cli.ledger import app as ledger_app
+from upstack.cli.options import ConfigOption, JsonOption, LedgerOption, UrlOption, config_path
 
 app = typer.Typer(
     name="upstack",
@@ -22,7 +23,7 @@ app = typer.Typer(
     suggest_commands=False,  # click does
     help="One endpoint in front of every model you can get, with a receipt for every answer.",
 )
-LedgerOption = Annotated[Path | None, typer.Option("--ledger", help="The ledger's file; default: the configured one.")]
+app.add_typer(ledger_app, name="ledger")
 
 
 @app.callback(invoke_without_command=True)
@@ -38,7 +39,7 @@ def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; loopback only.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = None,
-    ledger: Annotated[str | None, typer.Option(help="The ledger's file.")] = None,
+    ledger: Annotated[str | None, typer.Option(help="The ledger: a file, or a PostgreSQL URL.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Answer from recorded traffic (.jsonl or .jsonl.gz).")] = None,
     speed: Annotated[float, typer.Option(help="Of replayed latency: 0 none, 1 as recorded.", min=0)] = 0.0,
     prices: Annotated[Path | None, typer.Option(help="A TOML of further prices.")] = None,

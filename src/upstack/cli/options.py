@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from upstack.core.config import ServerConfig, load_config
+from upstack.core.config import ServerConfig, ledger_place, load_config
 from upstack.core.errors import ConfigError
 from upstack.foundation.upstream.origin import authority
 
@@ -23,6 +23,9 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The configuration; default: ./upstack.toml where it exists.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+LedgerOption = Annotated[
+    str | None, typer.Option("--ledger", help="The ledger, a file or a PostgreSQL URL; default: the configured one.")
+]
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="The running gateway; default: where the configuration has it listen.")
 ]
@@ -38,6 +41,11 @@ def config_path(given: Path | None) -> Path | None:
 def read(given: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
     """Read the configuration as `serve` would. Raises ConfigError."""
     return load_config(config_path(given), environ)
+
+
+def ledger_of(given: str | None, config: Path | None) -> str:
+    """Where the ledger is: the given one, else the configured one. Raises ConfigError."""
+    return ledger_place(read(config).server.ledger if given is None else given)
 
 
 def gateway_url(url: str | None, config: Path | None) -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from upstack.core.errors import ConfigError
 from upstack.core.mistakes import in_words, split
+from upstack.core.store.places import is_postgres
 from upstack.core.types import Capture
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
@@ -83,7 +84,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 4000  # 0 picks a free one
     receipts: Literal["required", "best-effort", "off"] = "required"  # waited for; losses counted; none, for measuring
     capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
-    ledger: str = "upstack.db"  # the SQLite file
+    ledger: str = "upstack.db"  # a SQLite file, or a PostgreSQL URL; a URL with a password: "env:NAME" or "file:/path"
     max_body_bytes: int = 32 * 1024 * 1024  # of a request
     max_answer_bytes: int = 32 * 1024 * 1024  # of an answer, and of what the ledger keeps of a streamed one
     ledger_queue_bytes: int = 64 * 1024 * 1024  # waiting to be written; above it requests are refused or rows dropped
@@ -169,6 +170,23 @@ def resolve_secret(reference: str, where: str, environ: Mapping[str, str] = os.e
             raise ConfigError(f"{where}: {file} is empty")
         return _header_safe(value, where)
     raise ConfigError(f'{where}: a secret is a reference, "env:NAME" or "file:/path", never the value itself')
+
+
+def ledger_place(place: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Say where the ledger is: a file's path or a PostgreSQL URL, which a secret reference may stand for."""
+    referred = place.startswith(("env:", "file:"))
+    if referred:
+        place = resolve_secret(place, "server.ledger", environ)
+    user, at, _ = place.partition("://")[2].rpartition("@")
+    if re.search("[@/?#]", user):  # a look-up of the host would send half a password to a name server
+        raise ConfigError("server.ledger: write @ / ? # of a user or password as %40 %2F %3F %23")
+    if not referred and ((at and ":" in user) or ("://" in place and "password=" in place)):
+        raise ConfigError(
+            'server.ledger: a URL with a password is a secret: "env:NAME" or "file:/path" say where it is'
+        )
+    if "://" in place and not is_postgres(place):
+        raise ConfigError(f'server.ledger: expected a file or postgresql://USER@HOST/DATABASE, got "{place}"')
+    return place
 
 
 # Some write the key itself after env: or file:, and it must not come back in an error.

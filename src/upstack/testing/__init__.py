@@ -14,7 +14,9 @@ from upstack.testing.flaky import FlakyProvider
 from upstack.testing.http_checks import HTTP_BACKEND_CHECKS, check_http_backend, eventually
 from upstack.testing.providers import EchoProvider, FloodProvider, ScriptedProvider
 from upstack.testing.raw import End, RawClient, RawResponse, post_bytes
+from upstack.testing.receipts import make_receipt
 from upstack.testing.server import Blackhole, FakeProvider
+from upstack.testing.store_checks import STORE_CHECKS, check_store
 from upstack.testing.wire import Move, Step, error_response, response
 
 __all__ = [  # noqa: RUF022 - in plain order, as everywhere in the house
@@ -36,6 +38,7 @@ __all__ = [  # noqa: RUF022 - in plain order, as everywhere in the house
     "RawResponse",
     "Recorded",
     "RecordingReceiver",
+    "STORE_CHECKS",
     "ScriptedProvider",
     "Step",
     "Strikes",
@@ -44,8 +47,10 @@ __all__ = [  # noqa: RUF022 - in plain order, as everywhere in the house
     "ask",
     "check_backend",
     "check_http_backend",
+    "check_store",
     "error_response",
     "eventually",
+    "make_receipt",
     "make_request",
     "make_target",
     "post_bytes",

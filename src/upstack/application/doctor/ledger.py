@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from upstack.application.doctor.finding import Finding
-from upstack.core.config import ServerConfig
-from upstack.core.errors import LedgerError
-from upstack.core.store.reading import list_receipts
+from upstack.core.config import ServerConfig, ledger_place
+from upstack.core.errors import ConfigError, LedgerError
+from upstack.core.store.places import is_postgres, shown
+from upstack.core.store.reading import LEDGER_EMPTY, list_receipts
 
 _TOPIC = "ledger"
 _LOW = 1024**3  # bytes free below which it is a note
@@ -23,7 +24,15 @@ def ledger(server: ServerConfig) -> Iterator[Finding]:
     if server.receipts == "off":
         yield Finding("note", _TOPIC, "receipts are off: nothing is recorded", 'set server.receipts = "required"')
         return
-    path = Path(server.ledger)
+    try:
+        place = ledger_place(server.ledger)
+    except ConfigError as error:
+        yield Finding("problem", _TOPIC, error.message)
+        return
+    if is_postgres(place):
+        yield _last(place)
+        return
+    path = Path(place)
     folder = path.absolute().parent
     if not folder.is_dir():
         yield Finding("problem", _TOPIC, f"{folder} is no folder", "make it, or name another file in server.ledger")
@@ -34,7 +43,7 @@ def ledger(server: ServerConfig) -> Iterator[Finding]:
     elif not path.exists():
         yield Finding("ok", _TOPIC, f"{path} will be made when the gateway first starts")
     if path.exists():
-        yield _last(path)
+        yield _last(place)
     free = shutil.disk_usage(folder).free
     room = f"{free / 1024**3:.1f} GB free on its disk"
     if free < _LOW:
@@ -44,13 +53,12 @@ def ledger(server: ServerConfig) -> Iterator[Finding]:
         yield Finding("ok", _TOPIC, room)
 
 
-def _last(path: Path) -> Finding:
+def _last(place: str) -> Finding:
     try:
-        newest = list_receipts(path, 1)
+        newest = list_receipts(place, 1)
     except LedgerError as error:
-        empty = path.stat().st_size == 0
-        return Finding("note" if empty else "problem", _TOPIC, error.message)
+        return Finding("note" if error.code == LEDGER_EMPTY else "problem", _TOPIC, error.message)
     if not newest:
-        return Finding("ok", _TOPIC, f"{path} is there, and has no receipts yet")
+        return Finding("ok", _TOPIC, f"{shown(place)} is there, and has no receipts yet")
     when = datetime.fromtimestamp(newest[0].created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Finding("ok", _TOPIC, f"{path}, last receipt {when}: {newest[0].id}")
+    return Finding("ok", _TOPIC, f"{shown(place)}, last receipt {when}: {newest[0].id}")

@@ -27,10 +27,11 @@ from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
 from upstack.application.gateway.state import build_state
 from upstack.core.clock import SystemClock
-from upstack.core.config import Config, load_config
+from upstack.core.config import Config, ledger_place, load_config
 from upstack.core.errors import ConfigError, UpstackError
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
+from upstack.core.store.places import shown
 from upstack.core.types import State
 from upstack.foundation.backends.openai import OpenAIBackend
 from upstack.foundation.prices import load_list, load_prices_toml
@@ -94,7 +95,7 @@ async def serve(
     replay = _replay(options)
     state = _state(config, 1, replay)
     listener = _listen(config.server.host, config.server.port)
-    ledger = LedgerClient(config.server.ledger, limit_bytes=config.server.ledger_queue_bytes)
+    ledger = LedgerClient(ledger_place(config.server.ledger), limit_bytes=config.server.ledger_queue_bytes)
     backends: dict[str, Backend] = {"openai": OpenAIBackend()}
     if replay is not None:
         backends["replay"] = replay
@@ -347,7 +348,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _listening(gateway: Gateway, listener: socket.socket) -> Listening:
     host, port = listener.getsockname()[:2]
-    ledger = None if gateway.receipts == "off" else gateway.limits.ledger
+    ledger = None if gateway.receipts == "off" else shown(ledger_place(gateway.limits.ledger))
     url = f"http://{authority(host, port)}/v1"
     return Listening(url, sorted(gateway.state.providers), gateway.receipts, ledger)
 

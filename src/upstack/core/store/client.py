@@ -16,8 +16,9 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.base import Done
 from upstack.core.store.frames import WHOLE_BATCH, Failures, frame
 from upstack.core.store.link import WRITER_DIED, WriterLink
+from upstack.core.store.places import shown
 from upstack.core.store.reading import read_receipt
-from upstack.core.store.rows import Content, Row, clean, to_receipt, to_row
+from upstack.core.store.rows import COLUMNS, Content, Row, clean, to_receipt, to_row
 from upstack.core.types import Receipt
 
 _BATCH_BYTES = 1024 * 1024
@@ -32,6 +33,7 @@ _DEATHS_MOST = 5  # writers lost over the same batch before it is given up
 _LOOK_S = 1.0  # between looks at a writer that fails or hangs
 _SLOW_S = 5.0  # without an answer to a batch: the ledger is failing
 _STUCK_S = 30.0  # the same: the writer is replaced
+_STATE, _STREAM, _STATUS, _ERROR = (COLUMNS.index(name) for name in ("state", "stream", "status", "error"))
 
 
 class _Batch:
@@ -49,7 +51,7 @@ class _Batch:
 
 
 class LedgerClient:
-    """A ledger in a SQLite file. See `Ledger` for what each method promises.
+    """A ledger in a SQLite file, or in PostgreSQL by URL. See `Ledger` for what each method promises.
 
     `limit_bytes` bounds what waits to be written. `lock_wait` is how many seconds `start` waits for the writer of a
     gateway that has just ended.
@@ -66,6 +68,7 @@ class LedgerClient:
         "_lock_wait",
         "_loop",
         "_next",
+        "_owed",
         "_restart",
         "_sent_at",
         "_timer",
@@ -73,13 +76,13 @@ class LedgerClient:
         "_watch",
         "dropped",
         "failing",
-        "path",
+        "place",
         "queue_bytes",
         "written",
     )
 
-    def __init__(self, path: Path | str, *, limit_bytes: int = 64 * 1024 * 1024, lock_wait: float = 10.0) -> None:
-        self.path = str(path)
+    def __init__(self, place: Path | str, *, limit_bytes: int = 64 * 1024 * 1024, lock_wait: float = 10.0) -> None:
+        self.place = str(place)
         self.queue_bytes = self.written = self.dropped = 0
         self._limit = limit_bytes
         self._lock_wait = lock_wait
@@ -87,6 +90,7 @@ class LedgerClient:
         self._link: WriterLink | None = None
         self._next = _Batch()  # is being gathered
         self._backlog: deque[_Batch] = deque()  # full ones before it
+        self._owed: list[_Batch] = []  # callers were refused, but providers paid: written once the ledger can again
         self._flight: _Batch | None = None
         self._wanted = 0  # receipts and openings at which the next batch goes; 0: not now, something is under way
         self._timer: asyncio.TimerHandle | None = None  # sends it anyway
@@ -107,6 +111,11 @@ class LedgerClient:
     def ready(self) -> bool:
         """Whether a writer is connected."""
         return self._link is not None
+
+    @property
+    def writer(self) -> int | None:
+        """The writer's process id, None while it is replaced."""
+        return None if self._link is None else self._link.pid
 
     async def start(self) -> None:
         """Start the writer and wait until it is ready; openings left by a crash become truncated receipts."""
@@ -132,6 +141,7 @@ class LedgerClient:
         if self._restart is not None:
             self._restart.cancel()
             await asyncio.wait([self._restart])
+        self._forget_owed()
         link, self._link = self._link, None
         if link is not None:
             await link.close()
@@ -176,7 +186,7 @@ class LedgerClient:
 
     async def get(self, receipt_id: str) -> Receipt | None:
         """Find a receipt: among those that wait, then in the file (in a thread)."""
-        return self._waiting(receipt_id) or await asyncio.to_thread(read_receipt, self.path, receipt_id)
+        return self._waiting(receipt_id) or await asyncio.to_thread(read_receipt, self.place, receipt_id)
 
     def _added(self, batch: _Batch, size: int) -> None:
         batch.size += size
@@ -226,6 +236,9 @@ class LedgerClient:
             return
         self.failing = None
         self.written += len(batch.rows)
+        if self._owed:
+            self._backlog.extendleft(reversed(self._owed))
+            self._owed.clear()
         for done in batch.opened:
             if done is not None:
                 self._call(done, None)
@@ -243,6 +256,7 @@ class LedgerClient:
             self._timer = self._loop.call_later(_GATHER_S, self._flush)
 
     def _report(self, batch: _Batch, reasons: dict[int, str]) -> None:
+        """Tell whoever waits for this batch what became of it; one that failed as a whole is still owed."""
         whole = reasons.get(WHOLE_BATCH)
         self.failing = whole
         for done in batch.opened:
@@ -252,10 +266,25 @@ class LedgerClient:
             reason = reasons.get(index, whole)
             if reason is None:
                 self.written += 1
-            else:
+            elif whole is None:
                 self.dropped += 1
             if done is not None:
                 self._call(done, None if reason is None else LedgerError(reason))
+        if whole is not None and batch.rows:
+            self._owe(batch)
+
+    def _owe(self, batch: _Batch) -> None:
+        """Keep the receipts of a batch that could not be written, as what their callers saw, until it can be."""
+        rows = [row if done is None else _refused(row) for row, done in zip(batch.rows, batch.dones, strict=True)]
+        batch.rows, batch.dones, batch.openings, batch.opened = rows, [None] * len(rows), [], []
+        self.queue_bytes += batch.size
+        self._owed.append(batch)
+
+    def _forget_owed(self) -> None:
+        for batch in self._owed:
+            self.queue_bytes -= batch.size
+            self.dropped += len(batch.rows)
+        self._owed.clear()
 
     def _call(self, done: Done, error: LedgerError | None) -> None:
         try:
@@ -281,7 +310,7 @@ class LedgerClient:
             return
         waited = self._loop.time() - self._sent_at
         if waited > _SLOW_S:
-            self.failing = f"the ledger {self.path} has not answered for {waited:.0f} s; its disk may hang"
+            self.failing = f"the ledger {shown(self.place)} has not answered for {waited:.0f} s; its disk may hang"
         if waited > _STUCK_S and self._link is not None:
             self._link.kill()
 
@@ -308,7 +337,7 @@ class LedgerClient:
                 self._later(done, _unfit("a number is too large"))
 
     def _waiting(self, receipt_id: str) -> Receipt | None:
-        batches = [*self._backlog, self._next]
+        batches = [*self._owed, *self._backlog, self._next]
         if self._flight is not None:
             batches.append(self._flight)
         for batch in batches:
@@ -327,7 +356,7 @@ class LedgerClient:
 
     async def _connect(self, *, recover: bool) -> WriterLink:
         link = WriterLink(self._on_answer, self._on_lost)
-        await link.start(self.path, self._lock_wait, recover=recover)
+        await link.start(self.place, self._lock_wait, recover=recover)
         return link
 
     def _on_lost(self) -> None:
@@ -339,6 +368,7 @@ class LedgerClient:
             self.queue_bytes -= batch.size
             self._report(batch, {WHOLE_BATCH: f"the ledger's writer died {self._deaths} times over this receipt"})
             self._deaths = 0
+            self._forget_owed()  # trying that batch again would kill the next
         elif batch is not None:
             self._backlog.appendleft(batch)  # receipts that were written before it died are known by their id
         if dead is not None:
@@ -372,6 +402,19 @@ class LedgerClient:
         for batch in batches:
             self.queue_bytes -= batch.size
             self._report(batch, {WHOLE_BATCH: reason})
+
+
+def _refused(row: Row) -> Row:
+    """A receipt as its caller saw it end: the ledger failed when the answer was whole."""
+    if row[_STATE] != "answered":
+        return row
+    values = list(row)
+    if values[_STREAM]:
+        values[_STATE] = "truncated"
+    else:
+        values[_STATE], values[_STATUS] = "failed", LedgerError.status
+    values[_ERROR] = LedgerError.code
+    return tuple(values)
 
 
 def _fits(row: Row) -> bool:

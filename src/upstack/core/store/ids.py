@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 
+def first_id(seconds: float) -> str:
+    """What sorts before every id made at `seconds` (Unix time) or later, and behind all earlier ones."""
+    return f"rcpt_{int(seconds * 1000):012x}"
+
+
 class ReceiptIds:
     """Makes ids: "rcpt_", milliseconds (12 hex), a random salt of this maker (8 hex), a counter (8 hex).
 

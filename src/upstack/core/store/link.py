@@ -13,7 +13,8 @@ from typing import Any
 
 import upstack
 from upstack.core.errors import LedgerError
-from upstack.core.store.frames import ALL_WRITTEN, LENGTH, Failures, decode_failures, decode_ready
+from upstack.core.store.frames import ALL_WRITTEN, LENGTH, Failures, decode_failures, decode_ready, frame
+from upstack.core.store.places import shown
 
 WRITER_DIED = "ledger_writer_died"  # the code of the error where a writer ended without a word
 
@@ -35,18 +36,19 @@ class WriterLink(asyncio.Protocol):
         self._started = False
         self._ended = False
 
-    async def start(self, path: str, lock_wait: float, *, recover: bool) -> None:
+    async def start(self, place: str, lock_wait: float, *, recover: bool) -> None:
         """Start the process and wait until it is ready; LedgerError says why it cannot be."""
         loop = asyncio.get_running_loop()
         ready = self._ready = loop.create_future()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(path, theirs.fileno(), lock_wait, recover=recover)
+            self._process = _spawn(theirs.fileno(), lock_wait, recover=recover)
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
+            self.send(frame(place))
             reason = await asyncio.wait_for(ready, lock_wait + _START_S)
         except TimeoutError:
-            reason = f"the ledger's writer for {path} did not start within {lock_wait + _START_S:.0f} seconds"
+            reason = f"the ledger's writer for {shown(place)} did not start within {lock_wait + _START_S:.0f} seconds"
         except BaseException:
             ours.close()
             await self.close()
@@ -57,6 +59,11 @@ class WriterLink(asyncio.Protocol):
             await self.close()
             raise LedgerError(reason, code=WRITER_DIED if reason is _DIED else None)
         self._started = True
+
+    @property
+    def pid(self) -> int:
+        """The writer's process id."""
+        return self._process.pid
 
     def send(self, message: bytearray) -> None:
         """Send a batch; the one before must have been answered."""
@@ -117,7 +124,7 @@ class WriterLink(asyncio.Protocol):
             self._process.wait()
 
 
-def _spawn(path: str, descriptor: int, lock_wait: float, *, recover: bool) -> subprocess.Popen[bytes]:
+def _spawn(descriptor: int, lock_wait: float, *, recover: bool) -> subprocess.Popen[bytes]:
     """Start the writer where the gateway's own modules are found, in a session that no terminal can interrupt."""
     folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -126,7 +133,6 @@ def _spawn(path: str, descriptor: int, lock_wait: float, *, recover: bool) -> su
             "-P",
             "-m",
             "upstack.core.store.writer",
-            path,
             str(descriptor),
             str(lock_wait),
             "1" if recover else "0",

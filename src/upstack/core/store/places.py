@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 def place_of(file: str | int) -> tuple[int, int] | None:
@@ -36,3 +37,27 @@ def cannot_open(path: str, error: Exception) -> str:
         return f"the ledger {path} is not writable for this user; change its permissions, or server.ledger"
     reason = getattr(error, "strerror", None) or error
     return f"the ledger {path} cannot be opened: {reason}; check its folder, or change server.ledger"
+
+
+def is_postgres(place: str) -> bool:
+    """Whether a ledger is a PostgreSQL database by URL, and not a file."""
+    return place.startswith(("postgresql://", "postgres://"))
+
+
+def shown(place: str) -> str:
+    """A ledger's place as it may be shown: of a URL the user, the host and the database."""
+    if not is_postgres(place):
+        return place
+    user, _, rest = place.partition("://")[2].rpartition("@")
+    name = user.partition(":")[0]
+    return f"postgresql://{f'{name}@' if name else ''}{rest.partition('?')[0]}"
+
+
+def hushed(words: str, place: str) -> str:
+    """Words about a ledger, without the password that its place may hold."""
+    parts = urlsplit(place) if is_postgres(place) else None
+    query = parse_qs(parts.query).get("password", []) if parts is not None else []
+    typed = place.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    for secret in filter(None, [typed, unquote(typed), *query]):
+        words = words.replace(secret, "***")
+    return words

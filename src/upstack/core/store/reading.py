@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from upstack.core.errors import LedgerError
+from upstack.core.store.places import is_postgres, shown
 from upstack.core.store.rows import COLUMNS, to_receipt
-from upstack.core.store.schema import APPLICATION_ID, foreign
+from upstack.core.store.schema import VERSION, foreign, version_of
 from upstack.core.store.sqlite import describe
 from upstack.core.types import Receipt
+
+LEDGER_EMPTY = "ledger_empty"  # the code of the error where nothing was ever recorded
 
 _WAIT_S = 5.0
 _NAMES = ", ".join(COLUMNS)
 _COUNT = len(COLUMNS)
-_FINISHED = f"""SELECT {_NAMES}, CAST(request AS BLOB), CAST(answer AS BLOB)
-    FROM receipts LEFT JOIN contents ON receipt_seq = seq WHERE id = ?"""
-_OPEN = f"SELECT {_NAMES}, CAST(request AS BLOB), NULL FROM openings WHERE id = ?"
-_NEWEST = f"SELECT {_NAMES} FROM receipts ORDER BY seq DESC LIMIT ?"
-_BEFORE = f"SELECT {_NAMES} FROM receipts WHERE seq < (SELECT seq FROM receipts WHERE id = ?) ORDER BY seq DESC LIMIT ?"
+_FINISHED = f"SELECT {_NAMES}, request, answer FROM receipts LEFT JOIN contents ON receipt_seq = seq WHERE id = ?"
+_OPEN = f"SELECT {_NAMES}, request, NULL FROM openings WHERE id = ?"
+_NEWEST = f"SELECT {_NAMES} FROM receipts ORDER BY id DESC LIMIT ?"
+_BEFORE = f"SELECT {_NAMES} FROM receipts WHERE id < ? ORDER BY id DESC LIMIT ?"
+
+Ask = Callable[..., list[Any]]  # a statement and its values: the rows
 
 
-def read_receipt(path: Path | str, receipt_id: str) -> Receipt | None:
-    """Find a receipt by its id, that of an open stream included; LedgerError where the file cannot be read."""
-    with _reading(str(path)) as database:
+def read_receipt(place: Path | str, receipt_id: str) -> Receipt | None:
+    """Find a receipt by its id, that of an open stream included; LedgerError where the ledger cannot be read."""
+    with _reading(str(place)) as ask:
         for query in (_FINISHED, _OPEN, _FINISHED):  # a stream may end between the first look and the second
-            row = database.execute(query, (receipt_id,)).fetchone()
-            if row is not None:
-                return to_receipt(row[:_COUNT], row[_COUNT:])
+            for row in ask(query, receipt_id):
+                return to_receipt(row[:_COUNT], (_bytes(row[_COUNT]), _bytes(row[_COUNT + 1])))
     return None
 
 
-def list_receipts(path: Path | str, limit: int, before: str | None = None) -> list[Receipt]:
+def list_receipts(place: Path | str, limit: int, before: str | None = None) -> list[Receipt]:
     """List finished receipts, newest first, without request and answer; those older than the id `before`, if given."""
-    with _reading(str(path)) as database:
-        if before is None:
-            rows = database.execute(_NEWEST, (limit,)).fetchall()
-        else:
-            rows = database.execute(_BEFORE, (before, limit)).fetchall()
+    with _reading(str(place)) as ask:
+        rows = ask(_NEWEST, limit) if before is None else ask(_BEFORE, before, limit)
     return [to_receipt(row) for row in rows]
 
 
+def check_version(place: str) -> None:
+    """Raise LedgerError where the ledger is not there, is another application's, or is not of this version."""
+    with _reading(place):
+        pass
+
+
 @contextmanager
-def _reading(path: str) -> Iterator[sqlite3.Connection]:
+def _reading(place: str) -> Iterator[Ask]:
+    with _postgres(place) if is_postgres(place) else _sqlite(place) as ask:
+        yield ask
+
+
+@contextmanager
+def _sqlite(path: str) -> Iterator[Ask]:
     if not Path(path).exists():
         raise LedgerError(f"there is no ledger {path}; name the file in server.ledger, or serve a request first")
     if Path(path).is_dir():
@@ -53,11 +66,33 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
     try:
         uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)) as database:
-            wrong = foreign(database)
-            if wrong is None and database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                wrong = "has no receipts yet; serve a request first"
-            if wrong:
-                raise LedgerError(f"{path} {wrong}")
-            yield database
+            _check(path, foreign(database), version_of(database))
+            yield lambda query, *values: database.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise LedgerError(describe(path, error)) from None
+
+
+@contextmanager
+def _postgres(url: str) -> Iterator[Ask]:
+    from upstack.core.store import postgres  # noqa: PLC0415 - an extra, and large
+
+    try:
+        with postgres.connect(url) as database:
+            _check(url, postgres.foreign(database), postgres.version_of(database))
+            yield lambda query, *values: database.execute(query.replace("?", "%s").encode(), values).fetchall()
+    except postgres.Error as error:
+        raise LedgerError(postgres.describe(url, error)) from None
+
+
+def _check(place: str, wrong: str | None, version: int) -> None:
+    """Raise LedgerError where the ledger is `wrong`, or not of this version."""
+    if wrong is None and version == 0:
+        raise LedgerError(f"{shown(place)} has no receipts yet; serve a request first", code=LEDGER_EMPTY)
+    if wrong is None and version < VERSION:
+        wrong = f"is of ledger version {version}; `upstack serve` brings it to version {VERSION}"
+    if wrong is not None:
+        raise LedgerError(f"{shown(place)} {wrong}")
+
+
+def _bytes(content: bytes | str | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content

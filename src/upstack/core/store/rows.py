@@ -56,7 +56,7 @@ def to_row(receipt: Receipt) -> Row:
     usage = receipt.usage
     return (
         receipt.id,
-        _moment(receipt.created_at),
+        moment(receipt.created_at),
         receipt.state,
         receipt.model,
         receipt.task,
@@ -113,7 +113,8 @@ def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
     )
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Write Unix seconds as UTC, in the one form that sorts as text."""
     second, microseconds = divmod(int(seconds * 1_000_000 + 0.5), 1_000_000)
     return f"{_second(second)}.{microseconds:06d}Z"
 

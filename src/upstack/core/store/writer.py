@@ -1,8 +1,9 @@
-"""The process that writes the ledger: `python -m upstack.core.store.writer PATH FD WAIT RECOVER`.
+"""The process that writes the ledger: `python -m upstack.core.store.writer FD WAIT RECOVER`.
 
 A process and not a thread, so that it never holds up the gateway's event loop. It reads batches from the socket FD and
 ends when that ends: after the gateway is gone, killed or not, it still writes what had been sent. Signals from a
-terminal or a service manager reach it too, hence it ignores them.
+terminal or a service manager reach it too, hence it ignores them. Where the ledger is comes first from the socket, as
+a command line can be seen by everybody on the machine, and a URL may hold a password.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import socket
 import sys
 
 from upstack.core.errors import LedgerError
-from upstack.core.store.frames import ALL_WRITTEN, LENGTH, decode_batch, frame
-from upstack.core.store.lock import Lock
-from upstack.core.store.sqlite import SqliteLedger
+from upstack.core.store.frames import ALL_WRITTEN, LENGTH, decode_batch, decode_place, frame
+from upstack.core.store.places import is_postgres
+from upstack.core.store.recording import Recorder
 
 _BUFFER_BYTES = 256 * 1024
 
@@ -55,9 +56,8 @@ class Inbox:
         return have
 
 
-def serve(connection: socket.socket, ledger: SqliteLedger) -> None:
+def serve(connection: socket.socket, inbox: Inbox, ledger: Recorder) -> None:
     """Record batch after batch until the gateway has gone."""
-    inbox = Inbox(connection)
     while (message := inbox.read()) is not None:
         failures = ledger.record(decode_batch(message))
         _say(connection, frame(failures) if failures else ALL_WRITTEN)
@@ -68,13 +68,29 @@ def _say(connection: socket.socket, message: bytes | bytearray) -> None:
         connection.sendall(message)
 
 
-def main(path: str, descriptor: str, wait: str, recover: str) -> int:
+def open_ledger(place: str, wait: float) -> Recorder:
+    """Open the ledger at `place` for writing, a file within `wait` seconds; what the other kind needs is not loaded."""
+    if is_postgres(place):
+        from upstack.core.store.postgres import PostgresLedger  # noqa: PLC0415
+
+        return PostgresLedger(place)
+    from upstack.core.store.lock import Lock  # noqa: PLC0415
+    from upstack.core.store.sqlite import SqliteLedger  # noqa: PLC0415
+
+    return SqliteLedger(place, Lock(place, wait))
+
+
+def main(descriptor: str, wait: str, recover: str) -> int:
     """Run the writer; the arguments are those of the command line."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     connection = socket.socket(fileno=int(descriptor))
+    inbox = Inbox(connection)
+    place = inbox.read()
+    if place is None:
+        return 1
     try:
-        ledger = SqliteLedger(path, Lock(path, float(wait)))
+        ledger = open_ledger(decode_place(place), float(wait))
         if recover == "1":
             ledger.recover()
     except LedgerError as error:
@@ -82,7 +98,7 @@ def main(path: str, descriptor: str, wait: str, recover: str) -> int:
         return 1
     _say(connection, frame(None))
     gc.disable()  # a batch makes many objects and no cycles
-    serve(connection, ledger)
+    serve(connection, inbox, ledger)
     ledger.close()
     return 0
 

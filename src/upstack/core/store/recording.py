@@ -1,0 +1,163 @@
+"""What a ledger does with a batch of receipts, in any database: chain them, insert them, close their openings.
+
+One transaction a batch. It imports little: the writer's memory and start are counted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from upstack.core.store.chain import Head, seal
+from upstack.core.store.frames import Batch, Failures
+from upstack.core.store.rows import COLUMNS, Content
+
+_NAMES = ", ".join(COLUMNS)
+_ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
+
+
+class Statements:
+    """The SQL of the hot path, as both databases understand it; `mark` stands for a value."""
+
+    def __init__(self, mark: str) -> None:
+        def marks(count: int) -> str:
+            return ", ".join([mark] * count)
+
+        self.insert = f"INSERT INTO receipts (seq, {_NAMES}, commitment, hash) VALUES ({marks(len(COLUMNS) + 3)})"
+        self.insert_new = self.insert + " ON CONFLICT (id) DO NOTHING"
+        self.insert_content = f"INSERT INTO contents (receipt_seq, request, answer, salt) VALUES ({marks(4)})"
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[1:], "request", "chain"))
+        self.insert_opening = (
+            f"INSERT INTO openings ({_NAMES}, request, chain) VALUES ({marks(len(COLUMNS) + 2)})"
+            f" ON CONFLICT (id) DO UPDATE SET {replaced}"
+        )
+        self.delete_opening = f"DELETE FROM openings WHERE id = {mark}"
+        self.left_open = (
+            f"SELECT {_NAMES}, request FROM openings WHERE chain = {mark} AND id > {mark} ORDER BY id LIMIT 20"
+        )
+        self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
+        self.move_head = f"UPDATE chains SET head_seq = {mark}, head_hash = {mark} WHERE id = {mark}"
+        self.new_chain = (
+            "INSERT INTO chains (id, created_at, host, genesis, head_seq, head_hash)" + f" VALUES ({marks(6)})"
+        )
+
+
+class Recorder(ABC):
+    """An open ledger, for the one process that writes its chain."""
+
+    statements: Statements
+    refusals: tuple[type[Exception], ...]  # what the database may raise over one row
+
+    @abstractmethod
+    def record(self, batch: Batch) -> Failures:
+        """Make a batch durable in one commit, and return the rows that could not be. A receipt known by id is kept.
+
+        An empty batch writes all the same, to find out whether that is possible.
+        """
+
+    @abstractmethod
+    def recover(self) -> int:
+        """Turn the openings that a crash left into truncated receipts, and return how many there were."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go; what is committed stays."""
+
+    @abstractmethod
+    def of_a_row(self, error: Exception) -> bool:
+        """Whether a refusal is about one row's values, and not about the ledger."""
+
+    @abstractmethod
+    def many(self, database: Any, statement: str, rows: list[Any]) -> None:
+        """Execute a statement for each row."""
+
+    @abstractmethod
+    def stored(self, content: bytes | str | None) -> bytes | str | None:
+        """Turn a content into what is bound."""
+
+    def write(self, database: Any, chain: int, batch: Batch, *, singly: bool = False) -> Failures:
+        """Write a batch within the transaction that is open.
+
+        At first as a whole; where that raises over one of its rows, the caller comes again, with `singly`.
+        """
+        rows, contents, openings = batch
+        failures: Failures = []
+        if rows:
+            head = Head(*database.execute(self.statements.head, (chain,)).fetchone())
+            if singly:
+                head, failures = self._insert_each(database, head, rows, contents)
+            else:
+                head = self._insert_all(database, head, rows, contents)
+            database.execute(self.statements.move_head, (head.seq, head.hash, chain))
+        failed = {index for index, _ in failures}
+        ended = {row[_ID] for index, row in enumerate(rows) if row[_STREAM] and index not in failed}
+        begun = [(*row[:-1], self.stored(row[-1]), chain) for row in openings if row[_ID] not in ended]
+        if begun and singly:
+            self._note_each(database, begun)
+        elif begun:
+            self.many(database, self.statements.insert_opening, begun)
+        if ended:
+            self.many(database, self.statements.delete_opening, [(receipt_id,) for receipt_id in ended])
+        return failures
+
+    def close_openings(self, database: Any, chain: int, after: str) -> tuple[int, str]:
+        """Turn up to 20 openings with ids above `after` into receipts: how many, and the last id."""
+        left = database.execute(self.statements.left_open, (chain, after)).fetchall()
+        if left:
+            rows = [_truncated(row[:-1]) for row in left]
+            contents: list[Content | None] = [None if row[-1] is None else (_bytes(row[-1]), None) for row in left]
+            self.write(database, chain, (rows, contents, []), singly=True)
+        return len(left), left[-1][_ID] if left else after
+
+    def _insert_all(self, database: Any, head: Head, rows: list[Any], contents: list[Content | None]) -> Head:
+        head, sealed, kept = seal(head, rows, contents)
+        self.many(database, self.statements.insert, sealed)
+        if kept:
+            stored = self.stored
+            bound = [(seq, stored(request), stored(answer), salt) for seq, request, answer, salt in kept]
+            self.many(database, self.statements.insert_content, bound)
+        return head
+
+    def _insert_each(
+        self, database: Any, head: Head, rows: list[Any], contents: list[Content | None]
+    ) -> tuple[Head, Failures]:
+        """Insert row by row, so that one that is refused or known does not take the others with it."""
+        failures: Failures = []
+        for index, (row, content) in enumerate(zip(rows, contents, strict=True)):
+            database.execute("SAVEPOINT one")
+            try:
+                after, (sealed,), kept = seal(head, [row], [content])
+                if database.execute(self.statements.insert_new, sealed).rowcount == 1:
+                    for seq, request, answer, salt in kept:
+                        bound = (seq, self.stored(request), self.stored(answer), salt)
+                        database.execute(self.statements.insert_content, bound)
+                    head = after
+            except self.refusals as error:
+                if not self.of_a_row(error):
+                    raise
+                database.execute("ROLLBACK TO SAVEPOINT one")
+                failures.append((index, f"the ledger refused this receipt: {error}"))
+            database.execute("RELEASE SAVEPOINT one")
+        return head, failures
+
+    def _note_each(self, database: Any, openings: list[Any]) -> None:
+        """Note opening by opening; one that is refused leaves it to its receipt to tell."""
+        for opening in openings:
+            database.execute("SAVEPOINT one")
+            try:
+                database.execute(self.statements.insert_opening, opening)
+            except self.refusals as error:
+                if not self.of_a_row(error):
+                    raise
+                database.execute("ROLLBACK TO SAVEPOINT one")
+            database.execute("RELEASE SAVEPOINT one")
+
+
+def _truncated(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    values = list(row)
+    values[_STATE], values[_ERROR], values[_STREAM] = "truncated", "gateway_restarted", 1
+    return tuple(values)
+
+
+def _bytes(content: bytes | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content
