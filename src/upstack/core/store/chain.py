@@ -1,11 +1,14 @@
 """The hash chain over receipts: what makes an edited, missing or reordered row show.
 
-    hash of a row = SHA-256( {"previous": hash of the row before, "seq": ..., "id": ..., ..., "commitment": ...} )
+    hash = SHA-256( msgpack [ hash of the row before, seq, commitment, [values of rows.COLUMNS] ] )
 
-The JSON is compact, its members in the order of `rows.COLUMNS`, those that are NULL left out: a column that a later
-version adds changes no older hash. Content is not in it, as a short prompt could be guessed from its hash. In its place
-stands a commitment, SHA-256( salt, length of the request, request, length of the answer, answer ), whose random salt is
-kept and erased with the content. The formula never changes: ledgers out there were written with it.
+NULLs at the end of the values are left out: a column that a later version adds changes no older hash. Content is not
+in it, as a short prompt could be guessed from its hash. In its place stands a commitment:
+
+    commitment = SHA-256( salt, length of the request, length of the answer, request, answer )
+
+with lengths of 8 bytes, big-endian, -1 for NULL. The random salt is kept, and erased, with the content. Hashes are
+written in hexadecimal. The formula never changes: ledgers out there were written with it.
 """
 
 from __future__ import annotations
@@ -13,28 +16,23 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
+from struct import Struct
 from typing import Any
 
 import msgspec
 
-from upstack.core.store.rows import COLUMNS, Content, Row, moment
+from upstack.core.store.rows import Content, Row, moment
 
 CHAIN_ROWS = 1 << 40  # seq = chain * CHAIN_ROWS + position
 SALT_BYTES = 16
-_ABSENT = b"\xff" * 8  # in place of a length
 
 SealedRow = tuple[Any, ...]  # seq, the values of COLUMNS, commitment, hash
 SealedContent = tuple[int, bytes | None, bytes | None, bytes]  # seq, request, answer, salt
 
-_Link = msgspec.defstruct(
-    "_Link",
-    [("previous", str), ("seq", int), *((name, Any, None) for name in COLUMNS), ("commitment", str | None, None)],
-    omit_defaults=True,
-    gc=False,
-)
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+_lengths = Struct(f">{SALT_BYTES}sqq").pack
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -45,32 +43,39 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def link(previous: str, seq: int, row: Row, commitment: str | None) -> str:
-    """Hash a row onto the chain; one from before the latest columns may be shorter."""
-    return sha256(_encode(_Link(previous, seq, *row, commitment=commitment))).hexdigest()
+    """Hash a row onto the chain."""
+    while row[-1] is None:
+        row = row[:-1]
+    return sha256(_encode((previous, seq, commitment, row))).hexdigest()
 
 
 def commit(salt: bytes, content: Content) -> str:
     """Hash a content, so that who has it and its salt can show that it belongs to a receipt."""
     request, answer = content
-    head = salt + (_ABSENT if request is None else len(request).to_bytes(8)) + (request or b"")
-    return sha256(b"%b%b%b" % (head, _ABSENT if answer is None else len(answer).to_bytes(8), answer or b"")).hexdigest()
+    commitment = sha256(_lengths(salt, -1 if request is None else len(request), -1 if answer is None else len(answer)))
+    if request:
+        commitment.update(request)
+    if answer:
+        commitment.update(answer)
+    return commitment.hexdigest()
 
 
 def seal(
-    head: Head, rows: Iterable[Row], contents: Iterable[Content | None]
+    head: Head, rows: Sequence[Row], contents: Sequence[Content | None]
 ) -> tuple[Head, list[SealedRow], list[SealedContent]]:
     """Chain `rows` behind `head`: the new head, the rows and those contents there are, ready to be stored."""
     seq, previous = head.seq, head.hash
+    salts = os.urandom(SALT_BYTES * len(rows))
     sealed: list[SealedRow] = []
     kept: list[SealedContent] = []
-    for row, content in zip(rows, contents, strict=True):
+    for index, (row, content) in enumerate(zip(rows, contents, strict=True)):
         seq += 1
         commitment = None
         if content is not None:
-            salt = os.urandom(SALT_BYTES)
+            salt = salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
             commitment = commit(salt, content)
             kept.append((seq, *content, salt))
-        previous = sha256(_encode(_Link(previous, seq, *row, commitment))).hexdigest()
+        previous = link(previous, seq, row, commitment)
         sealed.append((seq, *row, commitment, previous))
     return Head(seq, previous), sealed, kept
 

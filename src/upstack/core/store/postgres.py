@@ -6,6 +6,7 @@ other writer can go on with the chain before. A pooler must therefore leave sess
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from upstack.core.errors import LedgerError
@@ -37,9 +38,9 @@ class PostgresLedger(Recorder):
 
     def __init__(self, url: str) -> None:
         """Connect, bring the tables to the newest version, take a chain; LedgerError names the remedy."""
+        super().__init__()
         self._url = url
         self._database: psycopg.Connection | None = None
-        self._chain = 0
         try:
             self._connection()
         except psycopg.Error as error:
@@ -52,7 +53,8 @@ class PostgresLedger(Recorder):
             database = self._connection()
             while True:
                 with database.transaction():
-                    count, last = self.close_openings(database, self._chain, last)
+                    head, count, last = self.close_openings(database, last)
+                self.head = head
                 total += count
                 if not count:
                     return total
@@ -66,11 +68,17 @@ class PostgresLedger(Recorder):
         except LedgerError as error:
             return [(WHOLE_BATCH, error.message)]
         except psycopg.Error as error:
-            self.close()  # the next batch connects anew; what may have been committed is known by its id
+            self._release()  # the next batch connects anew; what may have been committed is known by its id
             return [(WHOLE_BATCH, describe(self._url, error))]
 
     def close(self) -> None:
         """End the session, and with it the hold on the chain."""
+        if self._database is not None:
+            with contextlib.suppress(psycopg.Error):  # of a server that is gone; the next writer finds the head
+                self.mark_head(self._database)
+            self._release()
+
+    def _release(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -91,12 +99,13 @@ class PostgresLedger(Recorder):
         database = self._connection()
         try:
             with database.transaction():
-                failures = self.write(database, self._chain, batch)
+                head, failures = self.write(database, batch)
                 if not batch[0] and not batch[2]:
-                    database.execute("UPDATE chains SET head_seq = head_seq WHERE id = %s", (self._chain,))
+                    self.mark_head(database)
         except self.refusals:
             with database.transaction():
-                failures = self.write(database, self._chain, batch, singly=True)
+                head, failures = self.write(database, batch, singly=True)
+        self.head = head
         return failures
 
     def _connection(self) -> psycopg.Connection:
@@ -104,7 +113,8 @@ class PostgresLedger(Recorder):
             database = connect(self._url)
             try:
                 _prepare(database, self._url)
-                self._chain = _take_chain(database)
+                self.chain = _take_chain(database)
+                self.find_head(database)
             except BaseException:
                 database.close()
                 raise

@@ -5,12 +5,15 @@ One transaction a batch. It imports little: the writer's memory and start are co
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
-from upstack.core.store.chain import Head, seal
+from upstack.core.store.chain import CHAIN_ROWS, Head, seal
 from upstack.core.store.frames import Batch, Failures
 from upstack.core.store.rows import COLUMNS, Content
+
+_MARK_S = 1.0  # between two looks of the table of chains at where its chain ends: in each commit they cost a third
 
 _NAMES = ", ".join(COLUMNS)
 _ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
@@ -36,6 +39,7 @@ class Statements:
             f"SELECT {_NAMES}, request FROM openings WHERE chain = {mark} AND id > {mark} ORDER BY id LIMIT 20"
         )
         self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
+        self.newest = f"SELECT seq, hash FROM receipts WHERE seq BETWEEN {mark} AND {mark} ORDER BY seq DESC LIMIT 1"
         self.move_head = f"UPDATE chains SET head_seq = {mark}, head_hash = {mark} WHERE id = {mark}"
         self.new_chain = (
             "INSERT INTO chains (id, created_at, host, genesis, head_seq, head_hash)" + f" VALUES ({marks(6)})"
@@ -47,6 +51,11 @@ class Recorder(ABC):
 
     statements: Statements
     refusals: tuple[type[Exception], ...]  # what the database may raise over one row
+
+    def __init__(self) -> None:
+        self.chain = 0
+        self.head = Head(0, "")  # of the chain, as it was last committed
+        self._marked = 0.0  # when the table of chains was last told (monotonic)
 
     @abstractmethod
     def record(self, batch: Batch) -> Failures:
@@ -75,39 +84,54 @@ class Recorder(ABC):
     def stored(self, content: bytes | str | None) -> bytes | str | None:
         """Turn a content into what is bound."""
 
-    def write(self, database: Any, chain: int, batch: Batch, *, singly: bool = False) -> Failures:
-        """Write a batch within the transaction that is open.
+    def find_head(self, database: Any) -> None:
+        """Go on where the chain ends: its newest receipt, or what the table of chains knows of a later one."""
+        self.head = Head(*database.execute(self.statements.head, (self.chain,)).fetchone())
+        last = (self.chain + 1) * CHAIN_ROWS - 1
+        newest = database.execute(self.statements.newest, (self.head.seq + 1, last)).fetchone()
+        if newest is not None:
+            self.head = Head(*newest)
+
+    def mark_head(self, database: Any) -> None:
+        """Tell the table of chains where the chain ends, so that rows missing at its end are missed."""
+        database.execute(self.statements.move_head, (self.head.seq, self.head.hash, self.chain))
+
+    def write(self, database: Any, batch: Batch, *, singly: bool = False) -> tuple[Head, Failures]:
+        """Write a batch within the transaction that is open: the head once it is committed, and the rows that failed.
 
         At first as a whole; where that raises over one of its rows, the caller comes again, with `singly`.
         """
         rows, contents, openings = batch
+        head = self.head
         failures: Failures = []
-        if rows:
-            head = Head(*database.execute(self.statements.head, (chain,)).fetchone())
-            if singly:
-                head, failures = self._insert_each(database, head, rows, contents)
-            else:
-                head = self._insert_all(database, head, rows, contents)
-            database.execute(self.statements.move_head, (head.seq, head.hash, chain))
+        if singly:
+            head, failures = self._insert_each(database, head, rows, contents)
+        elif rows:
+            head = self._insert_all(database, head, rows, contents)
+        now = time.monotonic()
+        if now > self._marked + _MARK_S:
+            self._marked = now
+            database.execute(self.statements.move_head, (head.seq, head.hash, self.chain))
         failed = {index for index, _ in failures}
         ended = {row[_ID] for index, row in enumerate(rows) if row[_STREAM] and index not in failed}
-        begun = [(*row[:-1], self.stored(row[-1]), chain) for row in openings if row[_ID] not in ended]
+        begun = [(*row[:-1], self.stored(row[-1]), self.chain) for row in openings if row[_ID] not in ended]
         if begun and singly:
             self._note_each(database, begun)
         elif begun:
             self.many(database, self.statements.insert_opening, begun)
         if ended:
             self.many(database, self.statements.delete_opening, [(receipt_id,) for receipt_id in ended])
-        return failures
+        return head, failures
 
-    def close_openings(self, database: Any, chain: int, after: str) -> tuple[int, str]:
-        """Turn up to 20 openings with ids above `after` into receipts: how many, and the last id."""
-        left = database.execute(self.statements.left_open, (chain, after)).fetchall()
+    def close_openings(self, database: Any, after: str) -> tuple[Head, int, str]:
+        """Turn up to 20 openings with ids above `after` into receipts: the new head, how many, and the last id."""
+        left = database.execute(self.statements.left_open, (self.chain, after)).fetchall()
+        head = self.head
         if left:
             rows = [_truncated(row[:-1]) for row in left]
             contents: list[Content | None] = [None if row[-1] is None else (_bytes(row[-1]), None) for row in left]
-            self.write(database, chain, (rows, contents, []), singly=True)
-        return len(left), left[-1][_ID] if left else after
+            head, _ = self.write(database, (rows, contents, []), singly=True)
+        return head, len(left), left[-1][_ID] if left else after
 
     def _insert_all(self, database: Any, head: Head, rows: list[Any], contents: list[Content | None]) -> Head:
         head, sealed, kept = seal(head, rows, contents)

@@ -5,6 +5,7 @@ WAL and synchronous = FULL: what is committed survives a power cut. One transact
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ _PAGE_BYTES = 8192  # half the system calls of 4096; beyond it single rows cost 
 _CACHE_KIB = 1024  # a writer at the right edge needs little
 _CHECKPOINT_PAGES = 500  # 4 MB; at ten times that a checkpoint holds up a commit for 50 ms
 _BUSY_S = 5.0
-_CHAIN = 0  # a file has one writer at a time, and so one chain
 
 _ROW_ERRORS = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}  # of one row, not of the file
 _REASONS = {
@@ -50,6 +50,7 @@ class SqliteLedger(Recorder):
 
     def __init__(self, path: str, lock: Lock | None = None) -> None:
         """Open or make the file; LedgerError names it and the remedy. `lock` is minded as long as it is open."""
+        super().__init__()
         self.path = path
         self._lock = lock
         self._database: sqlite3.Connection | None = None
@@ -62,7 +63,8 @@ class SqliteLedger(Recorder):
         try:
             while True:
                 with _transaction(self._connection()) as database:
-                    count, last = self.close_openings(database, _CHAIN, last)
+                    head, count, last = self.close_openings(database, last)
+                self.head = head
                 total += count
                 if not count:
                     return total
@@ -76,18 +78,24 @@ class SqliteLedger(Recorder):
             if self._lock is not None:
                 self._lock.keep()
             if place_of(self.path) != self._place:  # deleted or replaced: what we wrote went with the old file
-                self.close()
+                self._release()
                 failures = self._transact(batch, singly=True)
         except LedgerError as error:
             return [(WHOLE_BATCH, error.message)]
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-                self.close()  # a handle that has met a full or failing disk is not trusted; the next batch opens anew
+                self._release()  # a handle that met a full or failing disk is not trusted; the next batch opens anew
             return [(WHOLE_BATCH, describe(self.path, error))]
         return failures
 
     def close(self) -> None:
         """Let go of the file; what is committed stays."""
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):  # of a file that is gone or full; the next writer finds the head
+                self.mark_head(self._database)
+            self._release()
+
+    def _release(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -120,15 +128,17 @@ class SqliteLedger(Recorder):
 
     def _transact(self, batch: Batch, *, singly: bool = False) -> Failures:
         with _transaction(self._connection()) as database:
-            failures = self.write(database, _CHAIN, batch, singly=singly)
+            head, failures = self.write(database, batch, singly=singly)
             if not batch[0] and not batch[2]:
                 stamp(database)
+        self.head = head
         return failures
 
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = _open(self.path)
             self._place = place_of(self.path)
+            self.find_head(self._database)
         return self._database
 
 
@@ -186,6 +196,7 @@ def _prepare(database: sqlite3.Connection) -> None:
     database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     if version_of(database) == 0:
         create(database)
-    with _transaction(database):  # a file that cannot be written is found out now, not at the first receipt
-        if database.execute(SqliteLedger.statements.head, (_CHAIN,)).fetchone() is None:
-            database.execute(SqliteLedger.statements.new_chain, new_chain(_CHAIN))
+    # One writer at a time, hence one chain. A file that cannot be written is found out now, not at the first receipt.
+    with _transaction(database):
+        if database.execute(SqliteLedger.statements.head, (0,)).fetchone() is None:
+            database.execute(SqliteLedger.statements.new_chain, new_chain(0))

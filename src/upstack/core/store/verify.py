@@ -95,13 +95,12 @@ def _walk(database: sa.Connection, chain: Any, tally: _Tally, since: str | None,
             tally.note(seq + 1, None, _missing(here - seq - 1, f"before {row.id}"))
         elif stored != link(previous, here, values, row.commitment):
             tally.note(here, row.id, "does not follow from the receipt before it: edited, moved or put in")
+        elif here == chain.head_seq and stored != chain.head_hash:
+            tally.note(here, row.id, "is not what the chain ended with: the chain was made anew")
         _check_content(row, tally)
         seq, previous = here, stored
-    if until is None and (seq, previous) != (chain.head_seq, chain.head_hash):
-        if seq < chain.head_seq:
-            tally.note(seq + 1, None, _missing(chain.head_seq - seq, "at the end"))
-        else:
-            tally.note(seq, None, "is not what the chain ends with: edited, or put in behind it")
+    if until is None and seq < chain.head_seq:
+        tally.note(seq + 1, None, _missing(chain.head_seq - seq, "at the end"))
 
 
 def _missing(count: int, where: str) -> str:
