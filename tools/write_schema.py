@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from upstack.core.store.schema import VERSION
 from upstack.core.store.tables import metadata
@@ -49,7 +49,9 @@ def _statement(table: sa.Table) -> str:
         column = table.columns.get(name[1]) if name is not None and not line.startswith(")") else None
         comment = f"  -- {column.comment}" if column is not None and column.comment else ""
         shown.append(line if line.startswith(")") else f"    {line}{comment}")
-    return "\n".join(shown).replace(")\n    WITHOUT ROWID", ") WITHOUT ROWID") + ";\n"
+    table_alone = "\n".join(shown).replace(")\n    WITHOUT ROWID", ") WITHOUT ROWID")
+    indexes = sorted(str(CreateIndex(index).compile(dialect=sqlite.dialect())).strip() for index in table.indexes)
+    return "".join(f"{statement};\n" for statement in [table_alone, *indexes])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from upstack.core.store.tables import metadata
 from upstack.core.store.verify import verify
 from upstack.core.store.writer import open_ledger
 from upstack.core.types import Receipt
-from upstack.testing.receipts import BARE, make_receipt
+from upstack.testing.receipts import BARE, UNASKED, make_receipt
 
 _RECEIPT_1 = """
     created_at TEXT NOT NULL, state TEXT NOT NULL, model TEXT NOT NULL, task TEXT, strategy TEXT NOT NULL,
@@ -46,6 +46,11 @@ VERSION_1 = f"""
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = 1;
 """
+
+
+def _asked_before(**changes: Any) -> Receipt:
+    """A receipt without what the first versions did not know."""
+    return make_receipt(**UNASKED | changes)
 
 
 def make_version_1(path: Path, receipts: list[Receipt], openings: list[Receipt]) -> None:
@@ -76,7 +81,7 @@ def tables_of(path: Path) -> dict[str, Any]:
     with closing(sqlite3.connect(path)) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {
-            name: [row[1:4] + row[5:] for row in database.execute(f"PRAGMA table_info({name})")] for name in names
+            name: sorted(row[1:4] + row[5:] for row in database.execute(f"PRAGMA table_info({name})")) for name in names
         }
         unique = {name: [row[2:4] for row in database.execute(f"PRAGMA index_list({name})")] for name in names}
     return {name: (columns[name], unique[name]) for name in names}
@@ -91,13 +96,13 @@ def path(tmp_path: Path) -> Path:
 def test_a_ledger_of_the_first_version_opens_with_all_it_had(path: Path) -> None:
     """Receipts, contents that are no text, openings: all are there, and the chain covers them."""
     receipts = [
-        make_receipt(),
-        make_receipt(**BARE),
-        make_receipt(answer=None),
-        make_receipt(request=b"\xff", answer=b"\0"),
-        *(make_receipt(model=f"m{number}") for number in range(1500)),
+        _asked_before(),
+        _asked_before(**BARE),
+        _asked_before(answer=None),
+        _asked_before(request=b"\xff", answer=b"\0"),
+        *(_asked_before(model=f"m{number}") for number in range(1500)),
     ]
-    opening = make_receipt(state="open", stream=True, answer=None)
+    opening = _asked_before(state="open", stream=True, answer=None)
     make_version_1(path, receipts, [opening])
     with pytest.raises(LedgerError, match=r"ledger version 1.*upstack serve"):
         list_receipts(path, 1)
@@ -105,8 +110,8 @@ def test_a_ledger_of_the_first_version_opens_with_all_it_had(path: Path) -> None
     assert [read_receipt(path, receipt.id) for receipt in receipts[:5]] == receipts[:5]
     assert verify(str(path)).receipts == len(receipts)
     assert ledger.recover() == 1
-    later = make_receipt()
-    assert ledger.record(([to_row(later)], [(later.request, later.answer)], [])) == []
+    later = _asked_before()
+    assert ledger.record(([to_row(later)], [(later.request, later.answer, None, False)], [])) == []
     ledger.close()
     done = verify(str(path))
     assert (done.found, done.receipts, done.contents) == (0, len(receipts) + 2, len(receipts) + 1)
@@ -149,7 +154,7 @@ def _is_comment(change: Any) -> bool:
 
 def test_a_migration_that_is_killed_leaves_the_ledger_as_it_was(path: Path) -> None:
     """At whatever moment: what was there is there, in the old version or the new, and the next start goes on."""
-    receipts = [make_receipt(request=b"x" * 500) for _ in range(3000)]
+    receipts = [_asked_before(request=b"x" * 500) for _ in range(3000)]
     make_version_1(path, receipts, [])
     rng = random.Random(5)
     for _ in range(8):

@@ -22,7 +22,7 @@ def test_a_row_makes_the_same_receipt_again(changes: dict[str, Any]) -> None:
     receipt = make_receipt(**changes)
     row = to_row(receipt)
     assert len(row) == len(COLUMNS)
-    assert to_receipt(row, (receipt.request, receipt.answer)) == receipt
+    assert to_receipt(row, (receipt.request, receipt.answer, receipt.subject, False)) == receipt
 
 
 def test_times_are_text_of_microseconds_that_come_back_as_they_were() -> None:
@@ -54,7 +54,11 @@ def test_lone_surrogates_are_written_as_escapes() -> None:
 
 def test_a_batch_survives_its_frame() -> None:
     """Rows, contents and openings arrive as they were sent."""
-    batch: Batch = ([to_row(make_receipt())], [(b"\xff", None)], [(*to_row(make_receipt()), b"{}")])
+    batch: Batch = (
+        [to_row(make_receipt())],
+        [(b"\xff", None, "s", True)],
+        [(*to_row(make_receipt()), b"{}", None, False)],
+    )
     message = frame(batch)
     assert int.from_bytes(message[:4]) == len(message) - 4
     assert decode_batch(memoryview(message)[4:]) == batch

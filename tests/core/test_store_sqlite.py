@@ -28,10 +28,12 @@ def make_batch(receipts: list[Receipt], openings: list[Receipt] | None = None) -
     return (
         [to_row(receipt) for receipt in receipts],
         [
-            None if receipt.request is None and receipt.answer is None else (receipt.request, receipt.answer)
+            None
+            if receipt.request is receipt.answer is None
+            else (receipt.request, receipt.answer, receipt.subject, False)
             for receipt in receipts
         ],
-        [(*to_row(receipt), receipt.request) for receipt in openings or []],
+        [(*to_row(receipt), receipt.request, receipt.subject, False) for receipt in openings or []],
     )
 
 
@@ -258,7 +260,7 @@ def test_pages_of_receipts_come_newest_first_without_contents(path: Path) -> Non
     ledger = SqliteLedger(str(path))
     receipts = [make_receipt() for _ in range(7)]
     ledger.record(make_batch(receipts))
-    bare = [msgspec.structs.replace(receipt, request=None, answer=None) for receipt in reversed(receipts)]
+    bare = [msgspec.structs.replace(receipt, request=None, answer=None, subject=None) for receipt in reversed(receipts)]
     assert list_receipts(path, 3) == bare[:3]
     assert list_receipts(path, 3, before=bare[2].id) == bare[3:6]
     assert list_receipts(path, 3, before=bare[6].id) == []

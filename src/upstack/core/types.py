@@ -196,3 +196,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     capture: Capture
     request: bytes | None = None  # the caller's body; a salted digest under capture = "hash"
     answer: bytes | None = None  # the answer as one chat completion, streamed or not
+    key: str | None = None  # name of the virtual key that asked
+    team: str | None = None
+    episode: str | None = None  # the caller's name for what several requests belong to
+    reserved_picodollars: Picodollars | None = None  # held for each attempt before it was made: the most it may cost
+    subject: str | None = None  # whom or what the content is about, kept and erased with it
+    encrypted: bool = False  # the content is, in the ledger

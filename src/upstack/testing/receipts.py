@@ -11,6 +11,9 @@ from upstack.core.types import Attempt, Receipt, Usage
 
 _ids = ReceiptIds()
 
+# Changes that leave out what ledgers before version 3 did not know.
+UNASKED: dict[str, Any] = dict.fromkeys(("key", "team", "episode", "reserved_picodollars", "subject"))
+
 # Changes that leave as little as a receipt can have.
 BARE: dict[str, Any] = {
     "task": None,
@@ -24,6 +27,7 @@ BARE: dict[str, Any] = {
     "capture": "none",
     "request": None,
     "answer": None,
+    **UNASKED,
 }
 
 
@@ -55,5 +59,10 @@ def make_receipt(**changes: Any) -> Receipt:
         capture="full",
         request=b'{"model":"task/triage"}',
         answer=b'{"choices":[]}',
+        key="app",
+        team="dispatch",
+        episode="shift 3",
+        reserved_picodollars=5000,
+        subject="driver 17",
     )
     return replace(receipt, **changes)

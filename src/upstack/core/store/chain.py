@@ -3,7 +3,7 @@
     hash = SHA-256( msgpack [ hash of the row before, seq, commitment, [values of rows.COLUMNS] ] )
 
 NULLs at the end of the values are left out: a column that a later version adds changes no older hash. Content is not
-in it, as a short prompt could be guessed from its hash. In its place stands a commitment:
+in it, as a short prompt could be guessed from its hash. In its place stands a commitment to what is stored:
 
     commitment = SHA-256( salt, length of the request, length of the answer, request, answer )
 
@@ -23,13 +23,14 @@ from typing import Any
 
 import msgspec
 
-from upstack.core.store.rows import Content, Row, moment
+from upstack.core.store.rows import Row, moment
 
 CHAIN_ROWS = 1 << 40  # seq = chain * CHAIN_ROWS + position
 SALT_BYTES = 16
 
 SealedRow = tuple[Any, ...]  # seq, the values of COLUMNS, commitment, hash
-SealedContent = tuple[int, bytes | None, bytes | None, bytes]  # seq, request, answer, salt
+Kept = tuple[bytes | None, bytes | None, str | None, str | None]  # request, answer, subject, id of their key: as stored
+SealedContent = tuple[int, bytes | None, bytes | None, str | None, str | None, bytes]  # seq, those, salt
 
 _encode = msgspec.msgpack.Encoder().encode
 _lengths = Struct(f">{SALT_BYTES}sqq").pack
@@ -49,9 +50,8 @@ def link(previous: str, seq: int, row: Row, commitment: str | None) -> str:
     return sha256(_encode((previous, seq, commitment, row))).hexdigest()
 
 
-def commit(salt: bytes, content: Content) -> str:
-    """Hash a content, so that who has it and its salt can show that it belongs to a receipt."""
-    request, answer = content
+def commit(salt: bytes, request: bytes | None, answer: bytes | None) -> str:
+    """Hash a content as it is stored, so that who has it and its salt can show that it belongs to a receipt."""
     commitment = sha256(_lengths(salt, -1 if request is None else len(request), -1 if answer is None else len(answer)))
     if request:
         commitment.update(request)
@@ -61,7 +61,7 @@ def commit(salt: bytes, content: Content) -> str:
 
 
 def seal(
-    head: Head, rows: Sequence[Row], contents: Sequence[Content | None]
+    head: Head, rows: Sequence[Row], contents: Sequence[Kept | None]
 ) -> tuple[Head, list[SealedRow], list[SealedContent]]:
     """Chain `rows` behind `head`: the new head, the rows and those contents there are, ready to be stored."""
     seq, previous = head.seq, head.hash
@@ -73,7 +73,7 @@ def seal(
         commitment = None
         if content is not None:
             salt = salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
-            commitment = commit(salt, content)
+            commitment = commit(salt, content[0], content[1])
             kept.append((seq, *content, salt))
         previous = link(previous, seq, row, commitment)
         sealed.append((seq, *row, commitment, previous))

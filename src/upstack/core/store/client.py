@@ -18,7 +18,7 @@ from upstack.core.store.frames import WHOLE_BATCH, Failures, frame
 from upstack.core.store.link import WRITER_DIED, WriterLink
 from upstack.core.store.places import shown
 from upstack.core.store.reading import read_receipt
-from upstack.core.store.rows import COLUMNS, Content, Row, clean, to_receipt, to_row
+from upstack.core.store.rows import COLUMNS, NO_CONTENT, Content, Row, clean, to_receipt, to_row
 from upstack.core.types import Receipt
 
 _BATCH_BYTES = 1024 * 1024
@@ -45,7 +45,7 @@ class _Batch:
         self.rows: list[Row] = []
         self.contents: list[Content | None] = []  # of each row
         self.dones: list[Done | None] = []  # of each row
-        self.openings: list[Row] = []  # with the request at the end
+        self.openings: list[Row] = []  # with request, subject and whether to encrypt at the end
         self.opened: list[Done | None] = []  # of each opening
         self.size = 0
 
@@ -163,7 +163,7 @@ class LedgerClient:
         if request is None and answer is None:
             batch.contents.append(None)
         else:
-            batch.contents.append((request, answer))
+            batch.contents.append((request, answer, receipt.subject, receipt.encrypted))
             size += (len(request) if request else 0) + (len(answer) if answer else 0)
         batch.dones.append(done)
         self._added(batch, size)
@@ -178,7 +178,7 @@ class LedgerClient:
         except (OverflowError, ValueError) as error:
             self._later(done, _unfit(str(error)))
             return
-        self._next.openings.append((*row, receipt.request))
+        self._next.openings.append((*row, receipt.request, receipt.subject, receipt.encrypted))
         self._next.opened.append(done)
         if self._wanted == 1 and self._timer is None:  # alone it would go at once, and the receipt of another after it
             self._timer = self._loop.call_later(_OPENING_S, self._flush)
@@ -343,10 +343,10 @@ class LedgerClient:
         for batch in batches:
             for row, content in zip(batch.rows, batch.contents, strict=True):
                 if row[0] == receipt_id:
-                    return to_receipt(row, content or (None, None))
+                    return to_receipt(row, content or NO_CONTENT)
         return next(
             (
-                to_receipt(row[:-1], (row[-1], None))
+                to_receipt(row[:-3], (row[-3], None, row[-2], row[-1]))
                 for batch in batches
                 for row in batch.openings
                 if row[0] == receipt_id

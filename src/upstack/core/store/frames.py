@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 
+from upstack.core.store.rows import Content
+
 LENGTH = struct.Struct("!I")
 WHOLE_BATCH = -1  # the index of a failure that is not one row's
 
 Batch = tuple[
     list[tuple[Any, ...]],  # receipts, as rows
-    list[tuple[bytes | None, bytes | None] | None],  # the content of each
-    list[tuple[Any, ...]],  # openings: rows with the request at the end
+    list[Content | None],  # the content of each
+    list[tuple[Any, ...]],  # openings: rows with request, subject and whether to encrypt at the end
 ]
 Failures = list[tuple[int, str]]  # index of a receipt, and the reason
 

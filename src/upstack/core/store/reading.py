@@ -21,8 +21,11 @@ LEDGER_EMPTY = "ledger_empty"  # the code of the error where nothing was ever re
 _WAIT_S = 5.0
 _NAMES = ", ".join(COLUMNS)
 _COUNT = len(COLUMNS)
-_FINISHED = f"SELECT {_NAMES}, request, answer FROM receipts LEFT JOIN contents ON receipt_seq = seq WHERE id = ?"
-_OPEN = f"SELECT {_NAMES}, request, NULL FROM openings WHERE id = ?"
+_FINISHED = (
+    f"SELECT {_NAMES}, request, answer, subject, cipher_key"
+    " FROM receipts LEFT JOIN contents ON receipt_seq = seq WHERE id = ?"
+)
+_OPEN = f"SELECT {_NAMES}, request, NULL, subject, cipher_key FROM openings WHERE id = ?"
 _NEWEST = f"SELECT {_NAMES} FROM receipts ORDER BY id DESC LIMIT ?"
 _BEFORE = f"SELECT {_NAMES} FROM receipts WHERE id < ? ORDER BY id DESC LIMIT ?"
 
@@ -34,7 +37,8 @@ def read_receipt(place: Path | str, receipt_id: str) -> Receipt | None:
     with _reading(str(place)) as ask:
         for query in (_FINISHED, _OPEN, _FINISHED):  # a stream may end between the first look and the second
             for row in ask(query, receipt_id):
-                return to_receipt(row[:_COUNT], (_bytes(row[_COUNT]), _bytes(row[_COUNT + 1])))
+                request, answer, subject, cipher_key = row[_COUNT:]
+                return to_receipt(row[:_COUNT], (_bytes(request), _bytes(answer), subject, cipher_key is not None))
     return None
 
 

@@ -9,13 +9,15 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
-from upstack.core.store.chain import CHAIN_ROWS, Head, seal
+from upstack.core.store.chain import CHAIN_ROWS, Head, Kept, seal
 from upstack.core.store.frames import Batch, Failures
 from upstack.core.store.rows import COLUMNS, Content
+from upstack.core.store.spending import Tally, upsert
 
 _MARK_S = 1.0  # between two looks of the table of chains at where its chain ends: in each commit they cost a third
 
 _NAMES = ", ".join(COLUMNS)
+_COUNT = len(COLUMNS)
 _ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
 
 
@@ -28,16 +30,20 @@ class Statements:
 
         self.insert = f"INSERT INTO receipts (seq, {_NAMES}, commitment, hash) VALUES ({marks(len(COLUMNS) + 3)})"
         self.insert_new = self.insert + " ON CONFLICT (id) DO NOTHING"
-        self.insert_content = f"INSERT INTO contents (receipt_seq, request, answer, salt) VALUES ({marks(4)})"
-        replaced = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[1:], "request", "chain"))
+        self.insert_content = (
+            f"INSERT INTO contents (receipt_seq, request, answer, subject, cipher_key, salt) VALUES ({marks(6)})"
+        )
+        self.add_spend = upsert(mark)
+        beside = ("request", "subject", "cipher_key", "chain")
+        replaced = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[1:], *beside))
         self.insert_opening = (
-            f"INSERT INTO openings ({_NAMES}, request, chain) VALUES ({marks(len(COLUMNS) + 2)})"
+            f"INSERT INTO openings ({_NAMES}, {', '.join(beside)}) VALUES ({marks(len(COLUMNS) + len(beside))})"
             f" ON CONFLICT (id) DO UPDATE SET {replaced}"
         )
         self.delete_opening = f"DELETE FROM openings WHERE id = {mark}"
-        self.left_open = (
-            f"SELECT {_NAMES}, request FROM openings WHERE chain = {mark} AND id > {mark} ORDER BY id LIMIT 20"
-        )
+        kept = "request, subject, cipher_key"
+        here = f"chain = {mark} AND id > {mark}"
+        self.left_open = f"SELECT {_NAMES}, {kept} FROM openings WHERE {here} ORDER BY id LIMIT 20"
         self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
         self.newest = f"SELECT seq, hash FROM receipts WHERE seq BETWEEN {mark} AND {mark} ORDER BY seq DESC LIMIT 1"
         self.move_head = f"UPDATE chains SET head_seq = {mark}, head_hash = {mark} WHERE id = {mark}"
@@ -102,19 +108,15 @@ class Recorder(ABC):
         At first as a whole; where that raises over one of its rows, the caller comes again, with `singly`.
         """
         rows, contents, openings = batch
-        head = self.head
-        failures: Failures = []
-        if singly:
-            head, failures = self._insert_each(database, head, rows, contents)
-        elif rows:
-            head = self._insert_all(database, head, rows, contents)
+        kept = [None if content is None else self.kept(content) for content in contents]
+        head, failures = self._chain_on(database, rows, kept, singly=singly)
         now = time.monotonic()
         if now > self._marked + _MARK_S:
             self._marked = now
             database.execute(self.statements.move_head, (head.seq, head.hash, self.chain))
         failed = {index for index, _ in failures}
         ended = {row[_ID] for index, row in enumerate(rows) if row[_STREAM] and index not in failed}
-        begun = [(*row[:-1], self.stored(row[-1]), self.chain) for row in openings if row[_ID] not in ended]
+        begun = [self._opening(row) for row in openings if row[_ID] not in ended]
         if begun and singly:
             self._note_each(database, begun)
         elif begun:
@@ -128,34 +130,66 @@ class Recorder(ABC):
         left = database.execute(self.statements.left_open, (self.chain, after)).fetchall()
         head = self.head
         if left:
-            rows = [_truncated(row[:-1]) for row in left]
-            contents: list[Content | None] = [None if row[-1] is None else (_bytes(row[-1]), None) for row in left]
-            head, _ = self.write(database, (rows, contents, []), singly=True)
+            rows = [_truncated(row[:_COUNT]) for row in left]
+            kept = [_left(*row[_COUNT:]) for row in left]
+            head, _ = self._chain_on(database, rows, kept, singly=True)
+            self.many(database, self.statements.delete_opening, [(row[_ID],) for row in rows])
         return head, len(left), left[-1][_ID] if left else after
 
-    def _insert_all(self, database: Any, head: Head, rows: list[Any], contents: list[Content | None]) -> Head:
-        head, sealed, kept = seal(head, rows, contents)
-        self.many(database, self.statements.insert, sealed)
-        if kept:
-            stored = self.stored
-            bound = [(seq, stored(request), stored(answer), salt) for seq, request, answer, salt in kept]
-            self.many(database, self.statements.insert_content, bound)
-        return head
+    def kept(self, content: Content) -> Kept:
+        """Make of a content what is stored."""
+        request, answer, subject, _ = content
+        return request, answer, subject, None
+
+    def _opening(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        request, subject, encrypted = row[_COUNT:]
+        request, _, subject, cipher_key = self.kept((request, None, subject, encrypted))
+        return (*row[:_COUNT], self.stored(request), subject, cipher_key, self.chain)
+
+    def _chain_on(
+        self, database: Any, rows: list[Any], contents: list[Kept | None], *, singly: bool
+    ) -> tuple[Head, Failures]:
+        """Put receipts at the end of the chain and into the sums of spend."""
+        if not rows:
+            return self.head, []
+        tally = Tally(self.chain)
+        failures: Failures = []
+        if singly:
+            head, failures = self._insert_each(database, rows, contents, tally)
+        else:
+            head, sealed, kept = seal(self.head, rows, contents)
+            self.many(database, self.statements.insert, sealed)
+            if kept:
+                self.many(database, self.statements.insert_content, [self._bound(*each) for each in kept])
+            for row in rows:
+                tally.add(row)
+        self.many(database, self.statements.add_spend, tally.rows())
+        return head, failures
+
+    def _bound(
+        self,
+        seq: int,
+        request: bytes | None,
+        answer: bytes | None,
+        *rest: Any,
+    ) -> tuple[Any, ...]:
+        return (seq, self.stored(request), self.stored(answer), *rest)
 
     def _insert_each(
-        self, database: Any, head: Head, rows: list[Any], contents: list[Content | None]
+        self, database: Any, rows: list[Any], contents: list[Kept | None], tally: Tally
     ) -> tuple[Head, Failures]:
         """Insert row by row, so that one that is refused or known does not take the others with it."""
+        head = self.head
         failures: Failures = []
         for index, (row, content) in enumerate(zip(rows, contents, strict=True)):
             database.execute("SAVEPOINT one")
             try:
                 after, (sealed,), kept = seal(head, [row], [content])
                 if database.execute(self.statements.insert_new, sealed).rowcount == 1:
-                    for seq, request, answer, salt in kept:
-                        bound = (seq, self.stored(request), self.stored(answer), salt)
-                        database.execute(self.statements.insert_content, bound)
+                    for each in kept:
+                        database.execute(self.statements.insert_content, self._bound(*each))
                     head = after
+                    tally.add(row)
             except self.refusals as error:
                 if not self.of_a_row(error):
                     raise
@@ -183,5 +217,8 @@ def _truncated(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _bytes(content: bytes | str) -> bytes:
-    return content.encode() if isinstance(content, str) else content
+def _left(request: bytes | str | None, subject: str | None, cipher_key: str | None) -> Kept | None:
+    """What is kept of an opening's request."""
+    if request is None:
+        return None
+    return request.encode() if isinstance(request, str) else request, None, subject, cipher_key

@@ -15,7 +15,9 @@ import msgspec
 from upstack.core.types import Attempt, Receipt, Usage
 
 Row = tuple[Any, ...]  # the values of COLUMNS
-Content = tuple[bytes | None, bytes | None]  # request, answer
+Content = tuple[bytes | None, bytes | None, str | None, bool]  # request, answer, subject, to be encrypted
+
+NO_CONTENT: Content = (None, None, None, False)
 
 COLUMNS = (
     "id",
@@ -40,6 +42,10 @@ COLUMNS = (
     "duration_s",
     "attempts",
     "capture",
+    "key",
+    "team",
+    "episode",
+    "reserved_picodollars",
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -83,10 +89,14 @@ def to_row(receipt: Receipt) -> Row:
         receipt.duration_s,
         attempts,
         receipt.capture,
+        receipt.key,
+        receipt.team,
+        receipt.episode,
+        receipt.reserved_picodollars,
     )
 
 
-def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
+def to_receipt(row: Row, content: Content = NO_CONTENT) -> Receipt:
     """Rebuild the receipt that `to_row` flattened."""
     usage = None if row[12] is None else Usage(*row[12:17])
     return Receipt(
@@ -108,8 +118,14 @@ def to_receipt(row: Row, content: Content = (None, None)) -> Receipt:
         cost_picodollars=row[17],
         attempts=_decode(row[20]),
         capture=row[21],
+        key=row[22],
+        team=row[23],
+        episode=row[24],
+        reserved_picodollars=row[25],
         request=content[0],
         answer=content[1],
+        subject=content[2],
+        encrypted=content[3],
     )
 
 

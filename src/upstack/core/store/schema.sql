@@ -10,6 +10,25 @@ CREATE TABLE chains (  -- one for each writer at a time
     PRIMARY KEY (id)
 );
 
+CREATE TABLE checkpoints (  -- signed sayings of where a chain stood
+    id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    chain INTEGER NOT NULL,
+    seq BIGINT NOT NULL,
+    hash TEXT NOT NULL,  -- of the row with that seq
+    signer TEXT NOT NULL,  -- fingerprint of the public key
+    signature TEXT NOT NULL,  -- Ed25519 over all the above
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE leases (  -- shares of a budget that several hosts spend from
+    subject TEXT NOT NULL,  -- key/NAME, team/NAME or task/NAME
+    period TEXT NOT NULL,  -- day 2026-01-31, month 2026-01 or total
+    chain INTEGER NOT NULL,  -- of the host that holds it
+    picodollars BIGINT NOT NULL,  -- what that host may spend in the period
+    PRIMARY KEY (subject, period, chain)
+);
+
 CREATE TABLE openings (  -- streams that may have begun and have not ended
     id TEXT NOT NULL,
     created_at TEXT NOT NULL,  -- when the request came in
@@ -33,10 +52,38 @@ CREATE TABLE openings (  -- streams that may have begun and have not ended
     duration_s DOUBLE NOT NULL,
     attempts TEXT NOT NULL,  -- JSON, in the order they were made
     capture TEXT NOT NULL,
+    "key" TEXT,  -- name of the virtual key that asked
+    team TEXT,  -- of the key
+    episode TEXT,  -- the caller's name for what several requests belong to
+    reserved_picodollars BIGINT,  -- held for each attempt: the most it may cost
     request BLOB,
     chain INTEGER DEFAULT '0' NOT NULL,  -- whose writer noted it
+    subject TEXT,
+    cipher_key TEXT,
     PRIMARY KEY (id)
 ) WITHOUT ROWID;
+
+CREATE TABLE outcomes (  -- what became of answers; rows are added, never changed
+    seq INTEGER NOT NULL,  -- its place in the chain, among the receipts
+    id TEXT NOT NULL,
+    created_at TEXT NOT NULL,  -- when it was recorded
+    observed_at TEXT NOT NULL,  -- when it was so, as its source says
+    receipt TEXT,  -- id of the receipt it is about
+    episode TEXT,  -- or the episode
+    name TEXT NOT NULL,  -- what was looked at; the latest of a name counts
+    success INTEGER,  -- 1 or 0; with no score either: withdrawn, unless there is a content
+    score DOUBLE,  -- 0 to 1
+    source TEXT NOT NULL,  -- who or what says so
+    "key" TEXT NOT NULL,  -- name of the virtual key that told; empty: none was asked for
+    idempotency_key TEXT NOT NULL,
+    commitment TEXT,  -- salted hash of the comment and the demonstration; NULL: there is neither
+    hash TEXT NOT NULL,
+    PRIMARY KEY (seq),
+    UNIQUE ("key", idempotency_key),
+    UNIQUE (id)
+);
+CREATE INDEX outcomes_episode ON outcomes (episode) WHERE episode IS NOT NULL;
+CREATE INDEX outcomes_receipt ON outcomes (receipt) WHERE receipt IS NOT NULL;
 
 CREATE TABLE receipts (
     seq INTEGER NOT NULL,  -- chain * 2^40 + position in the chain, from 1
@@ -62,10 +109,50 @@ CREATE TABLE receipts (
     duration_s DOUBLE NOT NULL,
     attempts TEXT NOT NULL,  -- JSON, in the order they were made
     capture TEXT NOT NULL,
+    "key" TEXT,  -- name of the virtual key that asked
+    team TEXT,  -- of the key
+    episode TEXT,  -- the caller's name for what several requests belong to
+    reserved_picodollars BIGINT,  -- held for each attempt: the most it may cost
     commitment TEXT,  -- salted hash of the content; NULL: none was kept
     hash TEXT,  -- of this row and the hash of the row before it in the chain
     PRIMARY KEY (seq),
     UNIQUE (id)
+);
+CREATE INDEX receipts_episode ON receipts (episode) WHERE episode IS NOT NULL;
+
+CREATE TABLE spend (  -- sums over receipts, kept with every commit; they stay when receipts are removed
+    day TEXT NOT NULL,  -- UTC, of when the request came in
+    chain INTEGER NOT NULL,  -- so that no two writers share a row
+    "key" TEXT NOT NULL,  -- empty: none
+    team TEXT NOT NULL,  -- empty: none
+    task TEXT NOT NULL,  -- empty: none
+    route TEXT NOT NULL,  -- empty: none
+    provider TEXT NOT NULL,  -- empty: none
+    model TEXT NOT NULL,  -- empty: none
+    requests BIGINT NOT NULL,  -- that ended with this route
+    attempts BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cost_picodollars BIGINT NOT NULL,  -- of the attempts whose cost is known
+    unknown_attempts BIGINT NOT NULL,  -- those whose cost is not
+    unknown_reserved_picodollars BIGINT NOT NULL,  -- what had been reserved for them
+    PRIMARY KEY (day, chain, "key", team, task, route, provider, model)
+) WITHOUT ROWID;
+
+CREATE TABLE tombstones (  -- what was removed on purpose: retention, erasure
+    id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    kind TEXT NOT NULL,  -- rows: a stretch of the chain is gone; contents: only contents are
+    first_seq BIGINT NOT NULL,
+    last_seq BIGINT NOT NULL,
+    removed BIGINT NOT NULL,  -- how many rows or contents
+    hash_before TEXT,  -- of rows: the hash the first followed
+    hash_after TEXT,  -- of rows: the hash of the last
+    seqs TEXT,  -- of contents: JSON, the seq of each receipt or outcome whose content is gone
+    why TEXT NOT NULL,
+    signer TEXT NOT NULL,  -- fingerprint of the public key
+    signature TEXT NOT NULL,  -- Ed25519 over all the above
+    PRIMARY KEY (id)
 );
 
 CREATE TABLE contents (
@@ -73,13 +160,28 @@ CREATE TABLE contents (
     request BLOB,  -- as the caller sent it; a salted digest where capture is hash
     answer BLOB,  -- as one chat completion, streamed or not
     salt BLOB,  -- goes into the receipt's commitment
+    subject TEXT,  -- the person or thing it is about, as the caller said; goes with the content
+    cipher_key TEXT,  -- id of the key in the keystore that it is encrypted under; NULL: it is not
     PRIMARY KEY (receipt_seq),
     FOREIGN KEY(receipt_seq) REFERENCES receipts (seq)
 );
+CREATE INDEX contents_subject ON contents (subject) WHERE subject IS NOT NULL;
+
+CREATE TABLE outcome_contents (
+    outcome_seq INTEGER NOT NULL,
+    comment BLOB,
+    demonstration BLOB,  -- the right answer
+    salt BLOB,
+    subject TEXT,
+    cipher_key TEXT,
+    PRIMARY KEY (outcome_seq),
+    FOREIGN KEY(outcome_seq) REFERENCES outcomes (seq)
+);
+CREATE INDEX outcome_contents_subject ON outcome_contents (subject) WHERE subject IS NOT NULL;
 
 CREATE TABLE upstack_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT upstack_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO upstack_version VALUES ('0002');
+INSERT INTO upstack_version VALUES ('0003');

@@ -6,7 +6,22 @@ Money is in picodollars, times are UTC in ISO 8601 with microseconds, hashes are
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData()
 
@@ -37,11 +52,22 @@ def _of_a_receipt() -> list[Column[object]]:
         Column("duration_s", Double, nullable=False),
         Column("attempts", Text, nullable=False, comment="JSON, in the order they were made"),
         Column("capture", Text, nullable=False),
+        Column("key", Text, comment="name of the virtual key that asked"),
+        Column("team", Text, comment="of the key"),
+        Column("episode", Text, comment="the caller's name for what several requests belong to"),
+        Column("reserved_picodollars", BigInteger, comment="held for each attempt: the most it may cost"),
     ]
 
 
-# The only index is the one on `id`: ids are in order of time, so that all grows at the right edge and a commit touches
-# few pages; openings, which come and go, have one tree only. Receipts are only ever added, and removed by retention.
+def _index_where_set(table: str, column: Column[Any]) -> Index:
+    """An index that costs nothing where the column is NULL."""
+    there = text(f"{column.name} IS NOT NULL")
+    return Index(f"{table}_{column.name}", column, sqlite_where=there, postgresql_where=there)
+
+
+# The only index of every row is the one on `id`: ids are in order of time, so that all grows at the right edge and a
+# commit touches few pages; openings, which come and go, have one tree only. Receipts are only ever added, and removed
+# by retention.
 receipts = Table(
     "receipts",
     metadata,
@@ -51,6 +77,7 @@ receipts = Table(
     Column("commitment", Text, comment="salted hash of the content; NULL: none was kept"),
     Column("hash", Text, comment="of this row and the hash of the row before it in the chain"),
 )
+_index_where_set("receipts", receipts.c.episode)
 
 contents = Table(
     "contents",
@@ -59,7 +86,10 @@ contents = Table(
     Column("request", LargeBinary, comment="as the caller sent it; a salted digest where capture is hash"),
     Column("answer", LargeBinary, comment="as one chat completion, streamed or not"),
     Column("salt", LargeBinary, comment="goes into the receipt's commitment"),
+    Column("subject", Text, comment="the person or thing it is about, as the caller said; goes with the content"),
+    Column("cipher_key", Text, comment="id of the key in the keystore that it is encrypted under; NULL: it is not"),
 )
+_index_where_set("contents", contents.c.subject)
 
 openings = Table(
     "openings",
@@ -68,6 +98,8 @@ openings = Table(
     *_of_a_receipt(),
     Column("request", LargeBinary),
     Column("chain", Integer, nullable=False, server_default="0", comment="whose writer noted it"),
+    Column("subject", Text),
+    Column("cipher_key", Text),
     comment="streams that may have begun and have not ended",
     sqlite_with_rowid=False,
 )
@@ -82,4 +114,100 @@ chains = Table(
     Column("head_seq", BigInteger, nullable=False, comment="the newest row"),
     Column("head_hash", Text, nullable=False),
     comment="one for each writer at a time",
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=False, comment="its place in the chain, among the receipts"),
+    Column("id", Text, nullable=False, unique=True),
+    Column("created_at", Text, nullable=False, comment="when it was recorded"),
+    Column("observed_at", Text, nullable=False, comment="when it was so, as its source says"),
+    Column("receipt", Text, comment="id of the receipt it is about"),
+    Column("episode", Text, comment="or the episode"),
+    Column("name", Text, nullable=False, comment="what was looked at; the latest of a name counts"),
+    Column("success", Integer, comment="1 or 0; with no score either: withdrawn, unless there is a content"),
+    Column("score", Double, comment="0 to 1"),
+    Column("source", Text, nullable=False, comment="who or what says so"),
+    Column("key", Text, nullable=False, comment="name of the virtual key that told; empty: none was asked for"),
+    Column("idempotency_key", Text, nullable=False),
+    Column("commitment", Text, comment="salted hash of the comment and the demonstration; NULL: there is neither"),
+    Column("hash", Text, nullable=False),
+    UniqueConstraint("key", "idempotency_key"),
+    comment="what became of answers; rows are added, never changed",
+)
+_index_where_set("outcomes", outcomes.c.receipt)
+_index_where_set("outcomes", outcomes.c.episode)
+
+outcome_contents = Table(
+    "outcome_contents",
+    metadata,
+    Column("outcome_seq", _Id, ForeignKey("outcomes.seq"), primary_key=True, autoincrement=False),
+    Column("comment", LargeBinary),
+    Column("demonstration", LargeBinary, comment="the right answer"),
+    Column("salt", LargeBinary),
+    Column("subject", Text),
+    Column("cipher_key", Text),
+)
+_index_where_set("outcome_contents", outcome_contents.c.subject)
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("day", Text, primary_key=True, comment="UTC, of when the request came in"),
+    Column("chain", Integer, primary_key=True, autoincrement=False, comment="so that no two writers share a row"),
+    *(
+        Column(name, Text, primary_key=True, comment="empty: none")
+        for name in ("key", "team", "task", "route", "provider", "model")
+    ),
+    Column("requests", BigInteger, nullable=False, comment="that ended with this route"),
+    Column("attempts", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_picodollars", BigInteger, nullable=False, comment="of the attempts whose cost is known"),
+    Column("unknown_attempts", BigInteger, nullable=False, comment="those whose cost is not"),
+    Column("unknown_reserved_picodollars", BigInteger, nullable=False, comment="what had been reserved for them"),
+    comment="sums over receipts, kept with every commit; they stay when receipts are removed",
+    sqlite_with_rowid=False,
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="rows: a stretch of the chain is gone; contents: only contents are"),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("removed", BigInteger, nullable=False, comment="how many rows or contents"),
+    Column("hash_before", Text, comment="of rows: the hash the first followed"),
+    Column("hash_after", Text, comment="of rows: the hash of the last"),
+    Column("seqs", Text, comment="of contents: JSON, the seq of each receipt or outcome whose content is gone"),
+    Column("why", Text, nullable=False),
+    Column("signer", Text, nullable=False, comment="fingerprint of the public key"),
+    Column("signature", Text, nullable=False, comment="Ed25519 over all the above"),
+    comment="what was removed on purpose: retention, erasure",
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("chain", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False, comment="of the row with that seq"),
+    Column("signer", Text, nullable=False, comment="fingerprint of the public key"),
+    Column("signature", Text, nullable=False, comment="Ed25519 over all the above"),
+    comment="signed sayings of where a chain stood",
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("subject", Text, primary_key=True, comment="key/NAME, team/NAME or task/NAME"),
+    Column("period", Text, primary_key=True, comment="day 2026-01-31, month 2026-01 or total"),
+    Column("chain", Integer, primary_key=True, autoincrement=False, comment="of the host that holds it"),
+    Column("picodollars", BigInteger, nullable=False, comment="what that host may spend in the period"),
+    comment="shares of a budget that several hosts spend from",
 )

@@ -153,7 +153,7 @@ def _check_content(row: Any, tally: _Tally) -> None:
         return
     tally.contents += 1
     content = _bytes(row.request), _bytes(row.answer)
-    if row.commitment is None or row.salt is None or commit(bytes(row.salt), content) != row.commitment:
+    if row.commitment is None or row.salt is None or commit(bytes(row.salt), *content) != row.commitment:
         tally.note(row.seq, row.id, "its content is not what was recorded")
 
 

@@ -47,7 +47,7 @@ def _chain_what_is_there(database: sa.Connection) -> None:
             last, commitment = row[0], None
             if row.receipt_seq is not None:
                 salt = os.urandom(SALT_BYTES)
-                commitment = commit(salt, (_bytes(row.request), _bytes(row.answer)))
+                commitment = commit(salt, _bytes(row.request), _bytes(row.answer))
                 salts.append({"at": last, "salt": salt})
             previous = link(previous, last, tuple(row[1:23]), commitment)
             changes.append({"at": last, "commitment": commitment, "hash": previous})
