@@ -196,7 +196,7 @@ def test_the_version_of_a_configured_price_follows_its_numbers() -> None:
     """The same numbers give the same version wherever they stand; any other number another one."""
 
     def version(*numbers: float | None) -> str:
-        price = price_for(provider("x"), "m", {"m": PriceConfig(*numbers)}, ("m",), NOW)  # type: ignore[arg-type]
+        price = price_for(provider("x"), "m", {"m": PriceConfig(*numbers)}, ("m",), NOW)
         assert price is not None
         return price.version
 

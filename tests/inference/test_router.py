@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from upstack.core.errors import Failure, RequestError, SupplyError
-from upstack.core.types import Plan, Provider, Request, Route, State, Target, Task
+from upstack.core.types import Provider, Request, Route, State, Target, Task
 from upstack.inference.router import decide, permits, route_plan, task_plan
 
 
@@ -28,10 +28,11 @@ def make_state(
 ) -> State:
     """A state of these routes, each reachable by name, and of one task."""
     named = {route.name: route for route in routes}
-    plans: dict[str, Plan] = {name: route_plan(route, retries=2, capture="full") for name, route in named.items()}
+    bare = State(1, {}, named, {task.name: task} if task else {}, {}, resting or {}, held or {})
+    plans = {name: route_plan(route, bare) for name, route in named.items()}
     if task is not None:
-        plans[f"task/{task.name}"] = task_plan(task, named, retries=2)
-    return State(1, {}, named, {task.name: task} if task else {}, plans, resting or {}, held or {})
+        plans[f"task/{task.name}"] = task_plan(task, bare)
+    return replace(bare, plans=plans)
 
 
 def ask(model: str) -> Request:

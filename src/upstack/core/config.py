@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -23,6 +24,7 @@ from upstack.core.store.places import is_postgres
 from upstack.core.types import Capture
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
+HASH = r"sha256:[0-9a-f]{64}"  # of a virtual key
 
 
 class TimeoutsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,11 +54,28 @@ class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     residency: str | None = None  # label of its routes, such as "onsite"
 
 
+class BudgetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that may be spent, in USD; days and months are those of UTC."""
+
+    day: float | None = None
+    month: float | None = None
+    total: float | None = None
+
+
+class RateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much may be asked. A minute is the last 60 seconds."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # input and output
+    parallel_requests: int | None = None
+
+
 class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A route with a name of its own."""
 
     model: str  # "provider/model"
     residency: str | None = None  # label, in place of the provider's
+    max_output_tokens: int | None = None  # the most its model says in one answer: bounds what a budget must hold for it
 
 
 class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,24 +86,56 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: Literal["fallback", "single"] = "fallback"  # "single" asks the first alone
     capture: Capture | None = None  # in place of server.capture
     residency: tuple[str, ...] = ()  # answers may come only from routes with one of these labels; empty: from any
+    encrypt: bool | None = None  # in place of server.encrypt
+    value_usd: float | None = None  # what a good answer is worth
+    on_unprofitable: Literal["report", "refuse"] = "report"  # what becomes of a request expected to cost more than that
+    budget_usd: BudgetConfig = BudgetConfig()
+    rate: RateConfig = RateConfig()
+
+
+class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A virtual key, as `upstack keys new NAME` makes it. With the first one, nobody is served without."""
+
+    hash: str  # of the key, which is kept nowhere
+    role: Literal["app", "feedback", "admin"] = "app"  # asks models; tells outcomes of any receipt; /admin and /metrics
+    team: str | None = None  # that it belongs to
+    tasks: tuple[str, ...] = ()  # that it may ask for; with neither tasks nor routes: anything
+    routes: tuple[str, ...] = ()  # that it may ask for by name
+    expires: datetime | None = None  # when it ends, such as 2027-01-31T00:00:00Z
+    old_hash: str | None = None  # of the key before it, which is good until old_until
+    old_until: datetime | None = None
+    capture: Capture | None = None  # the least of this and what the task or server says is kept
+    budget_usd: BudgetConfig = BudgetConfig()
+    rate: RateConfig = RateConfig()
+
+
+class TeamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits that all keys of a team share."""
+
+    budget_usd: BudgetConfig = BudgetConfig()
+    rate: RateConfig = RateConfig()
 
 
 class PriceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """USD per million tokens. Stands before the release's price list: for newer prices, and for your own."""
+    """USD per million tokens, or per hour. Stands before the release's price list: for newer prices, and your own."""
 
-    input: float
-    output: float
+    input: float | None = None
+    output: float | None = None
     cached_input: float | None = None  # read from the provider's cache; without it, what input costs
+    usd_per_hour: float | None = None  # of a machine of your own: what each second of an answer costs, 3600 times over
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The gateway process."""
 
-    host: str = "127.0.0.1"  # loopback only, until there are keys
+    host: str = "127.0.0.1"  # beyond loopback only where there are keys
     port: int = 4000  # 0 picks a free one
     receipts: Literal["required", "best-effort", "off"] = "required"  # waited for; losses counted; none, for measuring
     capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
     ledger: str = "upstack.db"  # a SQLite file, or a PostgreSQL URL; a URL with a password: "env:NAME" or "file:/path"
+    encrypt: bool = False  # what the ledger keeps of requests and answers, each subject's under a key of its own
+    default_reserve_tokens: int = 4096  # of an answer that neither max_tokens nor its route bounds; of an image by URL
+    default_reserve_seconds: float = 60.0  # of an answer priced by the hour
     max_body_bytes: int = 32 * 1024 * 1024  # of a request
     max_answer_bytes: int = 32 * 1024 * 1024  # of an answer, and of what the ledger keeps of a streamed one
     ledger_queue_bytes: int = 64 * 1024 * 1024  # waiting to be written; above it requests are refused or rows dropped
@@ -95,6 +146,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _DAY = 86_400.0
+_MOST_USD = 1_000_000
 _MOST = 256 * 1024 * 1024  # request and answer share a row of the ledger, which ends at 10**9 bytes
 RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends included
     "port": (0, 65_535),
@@ -105,6 +157,8 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends in
     "keep_alive": (0.0, _DAY),
     "drain": (0.0, _DAY),
     "retries": (0, 100),
+    "default_reserve_tokens": (1, 10_000_000),
+    "default_reserve_seconds": (0.001, _DAY),
 }
 
 
@@ -116,6 +170,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routes: dict[str, RouteConfig] = {}
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, PriceConfig] = {}  # by "provider/model" or a route's name
+    keys: dict[str, KeyConfig] = {}
+    teams: dict[str, TeamConfig] = {}
 
 
 class PriceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -263,7 +319,15 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "providers.*.timeouts": TimeoutsConfig,
     "routes.*": RouteConfig,
     "tasks.*": TaskConfig,
+    "tasks.*.budget_usd": BudgetConfig,
+    "tasks.*.rate": RateConfig,
     "prices.*": PriceConfig,
+    "keys.*": KeyConfig,
+    "keys.*.budget_usd": BudgetConfig,
+    "keys.*.rate": RateConfig,
+    "teams.*": TeamConfig,
+    "teams.*.budget_usd": BudgetConfig,
+    "teams.*.rate": RateConfig,
 }
 
 
@@ -310,7 +374,7 @@ def _at_fault(path: str, data: dict[str, Any]) -> str:
 
 
 def _check(config: Config, source: str) -> None:
-    for table in ("providers", "routes", "tasks"):
+    for table in ("providers", "routes", "tasks", "keys", "teams"):
         for name in getattr(config, table):
             if not re.fullmatch(_NAME, name):
                 raise ConfigError(f"{source}: {table}.{name}: a name has letters, digits and . _ : - only")
@@ -325,6 +389,8 @@ def _check(config: Config, source: str) -> None:
         if len(set(task.candidates)) < len(task.candidates):
             raise ConfigError(f"{source}: tasks.{name}.candidates: names one of them twice")
     _check_prices(config.prices, source)
+    _check_keys(config, source)
+    _check_limits(config, source)
     for name in RANGES:
         _check_range(name, getattr(config.server, name), f"{source}: server.{name}")
 
@@ -332,7 +398,55 @@ def _check(config: Config, source: str) -> None:
 def _check_prices(prices: dict[str, PriceConfig], source: str) -> None:
     for name, price in prices.items():
         if any(value is not None and not 0 <= value < 1e6 for value in msgspec.structs.astuple(price)):
-            raise ConfigError(f"{source}: prices.{name}: USD per million tokens lie in 0 to 1,000,000")
+            raise ConfigError(f"{source}: prices.{name}: USD per million tokens or per hour lie in 0 to 1,000,000")
+        tokens = (price.input, price.output, price.cached_input)
+        if (price.usd_per_hour is None and None in tokens[:2]) or (
+            price.usd_per_hour is not None and tokens != (None, None, None)
+        ):
+            raise ConfigError(f"{source}: prices.{name}: give input and output, or usd_per_hour alone")
+
+
+def _check_keys(config: Config, source: str) -> None:
+    seen: dict[str, str] = {}
+    for name, key in config.keys.items():
+        where = f"{source}: keys.{name}"
+        for field, digest in (("hash", key.hash), ("old_hash", key.old_hash)):
+            if digest is None:
+                continue
+            if not re.fullmatch(HASH, digest):  # what stands there may be the key itself, and is not shown
+                raise ConfigError(
+                    f'{where}.{field}: expected "sha256:" and 64 hexadecimal digits, of `upstack keys new`'
+                )
+            if digest in seen:
+                raise ConfigError(f"{where}.{field}: the same as that of keys.{seen[digest]}")
+            seen[digest] = name
+        if (key.old_hash is None) != (key.old_until is None):
+            raise ConfigError(f"{where}: old_hash and old_until come together")
+        for field, moment in (("expires", key.expires), ("old_until", key.old_until)):
+            if moment is not None and moment.tzinfo is None:
+                raise ConfigError(f"{where}.{field}: say of which time zone, such as 2027-01-31T00:00:00Z")
+        for task in key.tasks:
+            if task not in config.tasks:
+                raise ConfigError(f'{where}.tasks: there is no task "{task}"')
+
+
+def _check_limits(config: Config, source: str) -> None:
+    for table in ("keys", "teams", "tasks"):
+        for name, row in getattr(config, table).items():
+            where = f"{source}: {table}.{name}"
+            amounts = dict(zip(("day", "month", "total"), msgspec.structs.astuple(row.budget_usd), strict=True))
+            if table == "tasks":
+                amounts["value_usd"] = row.value_usd
+            for field, amount in amounts.items():
+                if amount is not None and not 0 <= amount <= _MOST_USD:
+                    key = field if field == "value_usd" else f"budget_usd.{field}"
+                    raise ConfigError(f"{where}.{key}: USD lie in 0 to {_MOST_USD:,}")
+            for field, limit in msgspec.structs.asdict(row.rate).items():
+                if limit is not None and not 0 <= limit <= 10**9:
+                    raise ConfigError(f"{where}.rate.{field}: lies in 0 to 1,000,000,000")
+    for name, route in config.routes.items():
+        if route.max_output_tokens is not None and not 1 <= route.max_output_tokens <= 10**7:
+            raise ConfigError(f"{source}: routes.{name}.max_output_tokens: lies in 1 to 10,000,000")
 
 
 def _check_range(name: str, value: Any, where: str) -> None:

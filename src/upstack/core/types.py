@@ -46,6 +46,18 @@ class Price(msgspec.Struct, frozen=True):
     version: str  # what a receipt names, e.g. "genai-prices 0.2.3 openai/gpt-4o 8c1f..." or "config 71ab..."
     tiers: tuple[tuple[int, Rates], ...]
     text_only: bool = False  # audio costs something else: usage with audio in it has no known cost
+    per_hour: Picodollars = 0  # of a machine of one's own, for the time it works on an answer
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """The most that an attempt of a plan may cost: rates in picodollars, per token, request and second."""
+
+    input: Picodollars
+    output: Picodollars
+    request: Picodollars
+    second: Picodollars
+    seconds: float  # that it is reserved for
+    output_tokens: int  # of an answer that the request does not bound
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -93,6 +105,7 @@ class Route(msgspec.Struct, frozen=True):
     version: str  # the behaviour version: what evidence belongs to
     price: Price | None = None  # None: unknown, never 0
     residency: str | None = None
+    max_output_tokens: int | None = None  # the most its model says in one answer
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -112,6 +125,9 @@ class Task(msgspec.Struct, frozen=True):
     strategy: Strategy = "fallback"
     capture: Capture = "full"
     residency: tuple[str, ...] = ()  # empty: anywhere
+    encrypt: bool = False
+    value: Picodollars | None = None  # what a good answer is worth
+    refuse_unprofitable: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -123,6 +139,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     fields: Mapping[str, msgspec.Raw]
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()  # those of the caller's that may go upstream
+    episode: str | None = None
+    subject: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +153,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     retries: int  # attempts after the first pass over the targets
     capture: Capture
     why: str
+    encrypt: bool = False
+    ceiling: Ceiling | None = None  # None: a target's price is unknown
 
 
 class State(msgspec.Struct, frozen=True):
@@ -149,6 +169,8 @@ class State(msgspec.Struct, frozen=True):
     held: Mapping[str, float] = {}  # those of them whose provider asked for it, by a Retry-After
     capture: Capture = "full"
     retries: int = 2
+    encrypt: bool = False
+    reserve: tuple[int, float] = (4096, 60.0)  # tokens and seconds held for an answer that nothing bounds
     learned: tuple[str, ...] = ()  # plans that no configuration names, but callers; the oldest first
 
 

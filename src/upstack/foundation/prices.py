@@ -22,6 +22,7 @@ from upstack.foundation.price_list import Entry, Listed, PriceLists, Usd, find
 _FILE = Path(__file__).with_name("prices.json")
 _DAY = timedelta(days=1)
 _PER_TOKEN = 1_000_000  # picodollars a token in a USD per million tokens
+_PER_USD = 10**12
 _PER_REQUEST = 1_000_000_000  # picodollars a request in a USD per thousand requests
 _ROUNDED = " (rounded to 1e-12 USD)"  # part of the version of a price that is finer than that
 
@@ -34,6 +35,7 @@ _EXPRESSED = {
     "output_reasoning_mtok": ("reasoning", _PER_TOKEN),
     "requests_kcount": ("request", _PER_REQUEST),
 }
+_FREE = ((0, Rates(input=0, output=0)),)
 # Audio costs something else than text. How much of it came from the cache no usage tells, so it is left unpriced.
 _AUDIO = frozenset({"input_audio_mtok", "cache_audio_read_mtok"})
 # Charged only for what a plain chat request does not hold or ask for. A request that does costs more than we say.
@@ -108,6 +110,10 @@ def load_prices_toml(path: Path) -> dict[str, PriceConfig]:
 
 def _configured(price: PriceConfig) -> Price:
     numbers = (price.input, price.output, price.cached_input)
+    if price.usd_per_hour is not None:
+        rate, changed = _round(Decimal(str(price.usd_per_hour)) * _PER_USD)
+        digest = hashlib.sha256(repr(price.usd_per_hour).encode()).hexdigest()[:8]
+        return Price(f"config {digest} per hour{_ROUNDED if changed else ''}", _FREE, per_hour=rate)
     digest = hashlib.sha256(repr(numbers).encode()).hexdigest()[:8]
     # str(float) is the shortest text that reads back the same: the number as it was written.
     exact = [None if number is None else Decimal(str(number)) * _PER_TOKEN for number in numbers]
@@ -195,7 +201,7 @@ def _tiers(model: str, entry: Entry) -> tuple[tuple[tuple[int, Rates], ...] | No
     prices = entry.usd
     if not prices:
         # An empty price is "free" in this list, but also "not known yet". Only a model named ":free" says which.
-        return (((0, Rates(input=0, output=0)),) if model.endswith(":free") else None), False
+        return (_FREE if model.endswith(":free") else None), False
     if not {"input_mtok", "output_mtok"} <= prices.keys() or prices.keys() - _EXPRESSED.keys() - _OPTIONAL - _AUDIO:
         return None, False
     starts = {0}

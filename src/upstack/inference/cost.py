@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
 
-from upstack.core.types import Picodollars, Price, Usage
+from upstack.core.types import Ceiling, Picodollars, Price, Request, Route, Usage
 
 _MOST_TOKENS = 2**31 - 1  # a count beyond this is nonsense: no context holds it
 MOST_COST = 2**63 - 1  # picodollars, nine million USD: what a ledger's integer holds
+_HOUR = 3_600_000_000  # microseconds
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
 
 
@@ -108,13 +111,17 @@ def _output(prompt: int, completion: int, reasoning: int, total: int | None) -> 
     return completion, reasoning
 
 
-def cost(usage: Usage | None, price: Price | None) -> Picodollars | None:
+def cost(usage: Usage | None, price: Price | None, seconds: float = 0.0) -> Picodollars | None:
     """Price what was used, in picodollars: an exact integer, None where usage or price is unknown or it is absurd.
+
+    Where the price is by the hour it is that of `seconds`, rounded to the nearest, whatever the usage.
 
     The tier is picked by the input tokens, cached ones included, and holds for all tokens. Inconsistent usage is
     clamped: a negative count is 0, cached tokens are at most the input, cache writes at most the input that was not
     cached, reasoning at most the output. So a cost is never negative and never counts a token twice.
     """
+    if price is not None and price.per_hour:
+        return (price.per_hour * round(seconds * 1_000_000) + _HOUR // 2) // _HOUR
     if usage is None or price is None or (usage.audio_tokens and price.text_only):
         return None
     cached, written, reasoning = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
@@ -134,6 +141,61 @@ def cost(usage: Usage | None, price: Price | None) -> Picodollars | None:
     if reasoning and rates.reasoning is not None:
         total += reasoning * (rates.reasoning - rates.output)
     return total if total <= MOST_COST else None
+
+
+def ceiling(routes: Iterable[Route], reserve: tuple[int, float]) -> Ceiling | None:
+    """Find the most that asking one of `routes` once may cost; None where the price of one is unknown.
+
+    `reserve`: tokens and seconds of an answer that nothing bounds.
+    """
+    tokens, seconds = reserve
+    most_in = most_out = request = second = longest = 0
+    for route in routes:
+        if route.price is None:
+            return None
+        longest = max(longest, route.max_output_tokens or tokens)
+        second = max(second, -(-route.price.per_hour // 3600))
+        for _, rates in route.price.tiers:
+            most_in = max(most_in, rates.input, rates.cached_input or 0, rates.cache_write or 0)
+            most_out = max(most_out, rates.output, rates.reasoning or 0)
+            request = max(request, rates.request)
+    return Ceiling(most_in, most_out, request, second, seconds, longest)
+
+
+def bound(request: Request, limits: Ceiling | None, reserve: int) -> tuple[int, Picodollars | None]:
+    """Bound what one attempt may use: tokens in and out, and picodollars (None: unknown).
+
+    No tokenizer makes more tokens than the text has bytes, and what a chat template adds is less than the JSON around
+    each message. An image, file or sound that is only named is taken for `reserve` tokens.
+    """
+    body = request.body
+    tokens_in = len(body) + reserve * sum(map(body.count, _NAMED_ELSEWHERE))
+    asked = _asked_for(request.fields, "max_completion_tokens") or _asked_for(request.fields, "max_tokens")
+    tokens_out = asked or (reserve if limits is None else limits.output_tokens)
+    tokens_out *= max(_asked_for(request.fields, "n"), 1)
+    if limits is None:
+        return tokens_in + tokens_out, None
+    money = limits.request + tokens_in * limits.input + tokens_out * limits.output
+    if limits.second:
+        money += limits.second * math.ceil(limits.seconds)
+    return tokens_in + tokens_out, min(money, MOST_COST)
+
+
+_NAMED_ELSEWHERE = (b'"image_url"', b'"file_id"', b'"file_url"')
+
+
+def _asked_for(fields: Mapping[str, msgspec.Raw], name: str) -> int:
+    """A whole number among a request's members; 0 where there is none."""
+    raw = fields.get(name)
+    if raw is None:
+        return 0
+    try:
+        return min(max(_whole(raw), 0), _MOST_TOKENS)
+    except msgspec.DecodeError:
+        return 0
+
+
+_whole = msgspec.json.Decoder(int).decode
 
 
 def _consistent(usage: Usage) -> Usage:

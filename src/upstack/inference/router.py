@@ -10,7 +10,8 @@ from itertools import groupby
 from msgspec.structs import replace
 
 from upstack.core.errors import Failure, RequestError, SupplyError
-from upstack.core.types import Capture, Plan, Request, Route, State, Target, Task
+from upstack.core.types import Plan, Request, Route, State, Target, Task
+from upstack.inference.cost import ceiling
 
 LONGEST_COMPARED = 100  # characters of an unknown name; comparing takes the square of them
 
@@ -39,22 +40,24 @@ def decide(request: Request, state: State, now: float, rng: random.Random) -> Pl
     return replace(plan, targets=targets) if targets is not plan.targets else plan
 
 
-def route_plan(route: Route, *, retries: int, capture: Capture) -> Plan:
-    """Lay out the plan of a route asked for by name."""
+def route_plan(route: Route, state: State) -> Plan:
+    """Lay out the plan of a route asked for by name; of `state` its settings count."""
     return Plan(
         model=route.name,
         task=None,
         strategy="single",
         targets=targets_of(route),
-        retries=retries,
-        capture=capture,
+        retries=state.retries,
+        capture=state.capture,
         why=f"the caller asked for {route.name}",
+        encrypt=state.encrypt,
+        ceiling=ceiling([route], state.reserve),
     )
 
 
-def task_plan(task: Task, routes: Mapping[str, Route], *, retries: int) -> Plan:
+def task_plan(task: Task, state: State) -> Plan:
     """Lay out the plan of a task: its routes in the configured order, those its residency forbids left out."""
-    allowed = [routes[name] for name in task.routes if permits(task, routes[name])]
+    allowed = [state.routes[name] for name in task.routes if permits(task, state.routes[name])]
     if task.strategy == "single":
         allowed = allowed[:1]
     order = ", then ".join(route.name for route in allowed)
@@ -63,9 +66,11 @@ def task_plan(task: Task, routes: Mapping[str, Route], *, retries: int) -> Plan:
         task=task.name,
         strategy=task.strategy,
         targets=tuple(target for route in allowed for target in targets_of(route)),
-        retries=retries,
+        retries=state.retries,
         capture=task.capture,
         why=f"task {task.name}: {order}, in the configured order, nothing certified",
+        encrypt=task.encrypt,
+        ceiling=ceiling(allowed, state.reserve),
     )
 
 

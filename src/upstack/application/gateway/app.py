@@ -15,12 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from upstack.application.gateway.auth import CALLER, Caller, caller_of, may_see
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.explain import explain
 from upstack.application.gateway.exposition import CONTENT_TYPE, exposition
 from upstack.application.gateway.gateway import Gateway
-from upstack.application.gateway.head import refuse, refuse_chat, too_large
+from upstack.application.gateway.head import admit, admit_chat, too_large
 from upstack.core.errors import RequestError, UpstackError
 
 ADMIN_HEADER = "x-upstack-admin"  # a browser cannot send it across origins without asking first
@@ -30,10 +31,12 @@ Reload = Callable[[], Awaitable[int]]
 def build_app(gateway: Gateway, reload: Reload) -> Starlette:
     """Assemble the application; `reload` swaps the configuration and returns its generation."""
 
-    async def models(_: HttpRequest) -> Response:
+    async def models(request: HttpRequest) -> Response:
+        caller = caller_of(request)
         rows = [
             {"id": name, "object": "model", "created": 0, "owned_by": _owner(gateway, name)}
             for name in gateway.listed()
+            if caller is None or caller.allowed is None or name in caller.allowed
         ]
         return _json({"object": "list", "data": rows})
 
@@ -41,7 +44,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
         receipt_id = request.path_params["id"]
         off = gateway.receipts == "off"
         found = await gateway.ledger.get(receipt_id) if len(receipt_id) <= 64 and not off else None
-        if found is None:
+        if found is None or not may_see(caller_of(request), found.key):
             why = ': server.receipts is "off"' if off else ""
             raise RequestError(f"There is no such receipt{why}", status=404, code="receipt_not_found")
         return _json(explain(found))
@@ -86,7 +89,7 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
             Path("/admin/health", health),
             Path("/admin/reload", do_reload, methods=["POST"]),
         ],
-        middleware=[Middleware(_Door)],
+        middleware=[Middleware(_Door, gateway=gateway)],
         exception_handlers={HTTPException: _http_error, UpstackError: _own_error, Exception: _any_error},
     )
 
@@ -106,15 +109,36 @@ def routes_health(gateway: Gateway) -> dict[str, object]:
     }
 
 
-class _Door:
-    """Turns away callers that no endpoint serves."""
+_OPEN = frozenset({"/healthz", "/readyz"})  # for whoever watches that the process lives
+_ADMIN = ("/admin/", "/metrics")
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class _Door:
+    """Turns away callers that no endpoint serves, and those whose key is not for what they ask."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
+        self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = refuse(dict(scope["headers"])) if scope["type"] == "http" else None
-        await (self._app if error is None else _error(error))(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http":
+            try:
+                scope[CALLER] = self._admit(scope)
+            except RequestError as error:
+                app = _error(error)
+        await app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> Caller | None:
+        gateway, path = self._gateway, scope["path"]
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if path in _OPEN and gateway.keys is not None:
+            return None
+        caller = admit(headers, gateway.keys, gateway.clock.time())
+        if caller is not None and caller.role != "admin" and path.startswith(_ADMIN):
+            message = "This needs a key with the role admin: upstack keys new NAME --role admin"
+            raise RequestError(message, status=403, code="key_not_allowed")
+        return caller
 
 
 class _ChatEndpoint:
@@ -124,14 +148,13 @@ class _ChatEndpoint:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
         sink = _AsgiSink()
-        exchange = sink.exchange = Exchange(self._gateway, sink)
+        exchange = sink.exchange = Exchange(gateway, sink, scope[CALLER])
         headers = {name.lower(): value for name, value in scope["headers"]}
-        limit = self._gateway.limits.max_body_bytes
+        limit = gateway.limits.max_body_bytes
         try:
-            refusal = refuse_chat(headers, limit)
-            if refusal is not None:
-                raise refusal
+            admit_chat(headers, gateway.keys, gateway.clock.time(), limit)
             body = await _read_body(receive, limit)
         except _GoneError:
             return

@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from upstack.application.gateway.auth import Caller, may_ask
 from upstack.application.gateway.dialects import chat
 from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, choices_wanted
 from upstack.core.errors import Failure, LedgerError, SupplyError, UpstackError
@@ -88,6 +89,7 @@ class Exchange:
         "_began",
         "_body",
         "_call",
+        "_caller",
         "_created",
         "_early",
         "_first_byte",
@@ -118,8 +120,9 @@ class Exchange:
     _out: tuple[int, bytes, bytes]
     _receipt: Receipt
 
-    def __init__(self, gateway: Gateway, sink: Sink) -> None:
+    def __init__(self, gateway: Gateway, sink: Sink, caller: Caller | None = None) -> None:
         self._gateway = gateway
+        self._caller = caller
         self.sink = sink
         self._began = gateway.clock.monotonic()
         self._created = gateway.clock.time()
@@ -142,6 +145,7 @@ class Exchange:
         try:
             gateway.admit()
             self._request = chat.read_request(body, headers)
+            may_ask(self._caller, self._request.model)
             state = gateway.state_for(self._request.model)
             self._plan = decide(self._request, state, self._began, gateway.rng)
         except UpstackError as error:

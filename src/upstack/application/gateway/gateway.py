@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
+from upstack.application.gateway.auth import Keys
 from upstack.application.gateway.metrics import Metrics
 from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys
 from upstack.core.clock import Clock
@@ -56,6 +57,7 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self.limits: ServerConfig = config.server
         self.receipts: Receipts = config.server.receipts
+        self.keys = Keys.of(config)
         self.health = Health(self._health_changed)
         self.metrics = Metrics()
         self.live: set[Live] = set()
@@ -87,6 +89,7 @@ class Gateway:
         self.config = config
         self.limits = config.server
         self.receipts = config.server.receipts
+        self.keys = Keys.of(config)
         self.state = replace(state, resting=self.health.resting, held=self.health.held)
         self.health.forget(target_keys(state.plans))
 

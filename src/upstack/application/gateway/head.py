@@ -1,8 +1,8 @@
-"""What a request's head alone is refused for; the same on the hot path and in the application.
+"""What a request's head alone says: who asks, and whether it is refused; the same on the hot path and elsewhere.
 
-There are no keys yet: whoever reaches the loopback port is served. A web page reaches it too, from across origins or,
-once its own name is made to resolve to this machine, under that name. `Host` and `Origin` tell such callers apart, as a
-browser lets no page choose them.
+Without keys whoever reaches the loopback port is served. A web page reaches it too, from across origins or, once its
+own name is made to resolve to this machine, under that name. `Host` and `Origin` tell such callers apart, as a browser
+lets no page choose them.
 """
 
 from __future__ import annotations
@@ -13,40 +13,46 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from upstack.application.gateway.auth import Caller, Keys
 from upstack.core.errors import RequestError
 from upstack.foundation.upstream.origin import is_loopback
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+))(?::\d*)?", re.IGNORECASE)
 
 
-def refuse(headers: Mapping[bytes, bytes]) -> RequestError | None:
-    """Say why a request is refused whatever it asks for; names of `headers` are in lower case."""
+def admit(headers: Mapping[bytes, bytes], keys: Keys | None, now: float) -> Caller | None:
+    """Say who asks; None where there are no keys. RequestError where a request is refused whatever it asks for.
+
+    Names of `headers` are in lower case, `now` is in Unix seconds.
+    """
+    if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
+        message = "Send the body with a content-length, or with transfer-encoding: chunked and no other"
+        raise RequestError(message, status=501, code="unsupported_encoding")
+    if keys is not None:
+        return keys.caller(headers, now)
     host = headers.get(b"host")
     if host is not None and not _is_here(host):  # HTTP/1.0 knows none, and browsers always send it
         message = "Host: without keys only localhost, names under .localhost and IP addresses are served"
-        return RequestError(message, status=403, code="host_not_allowed")
+        raise RequestError(message, status=403, code="host_not_allowed")
     if b"origin" in headers and not _is_near(headers[b"origin"]):
         message = "Origin: without keys only web pages of this machine are served"
-        return RequestError(message, status=403, code="origin_not_allowed")
-    if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
-        message = "Send the body with a content-length, or with transfer-encoding: chunked and no other"
-        return RequestError(message, status=501, code="unsupported_encoding")
+        raise RequestError(message, status=403, code="origin_not_allowed")
     return None
 
 
-def refuse_chat(headers: Mapping[bytes, bytes], limit: int) -> RequestError | None:
-    """Say why a chat completion is refused before its body, of at most `limit` bytes, is read."""
-    error = refuse(headers)
-    if error is not None:
-        return error
+def admit_chat(headers: Mapping[bytes, bytes], keys: Keys | None, now: float, limit: int) -> Caller | None:
+    """Say who asks for a chat completion, before its body, of at most `limit` bytes, is read; raises as `admit`."""
+    caller = admit(headers, keys, now)
     kind = headers.get(b"content-type", b"")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         message = "Send the request as content-type: application/json"
-        return RequestError(message, status=415, code="unsupported_content_type")
+        raise RequestError(message, status=415, code="unsupported_content_type")
     if b"content-encoding" in headers and headers[b"content-encoding"].strip().lower() != b"identity":
-        return RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
+        raise RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
     length = headers.get(b"content-length")
-    return too_large(limit) if length is not None and int(length) > limit else None
+    if length is not None and int(length) > limit:
+        raise too_large(limit)
+    return caller
 
 
 def too_large(limit: int) -> RequestError:

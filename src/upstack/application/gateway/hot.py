@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from upstack.application.gateway.auth import Caller
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.gateway import Gateway
-from upstack.application.gateway.head import refuse_chat, too_large
+from upstack.application.gateway.head import admit_chat, too_large
 from upstack.core.errors import RequestError
 
 HOT_PATH = b"/v1/chat/completions"
@@ -38,6 +39,7 @@ class HotCycle:
 
     __slots__ = (
         "body",
+        "caller",
         "chunked",
         "disconnected",
         "exchange",
@@ -57,6 +59,7 @@ class HotCycle:
         self.body: list[bytes] = []
         self.size = 0
         self.refusal: RequestError | None = None
+        self.caller: Caller | None = None
         self.exchange: Exchange | None = None
         self.response_complete = False
         self.disconnected = False
@@ -68,7 +71,7 @@ class HotCycle:
 
     def start(self) -> None:
         """Hand the whole request over."""
-        exchange = self.exchange = Exchange(self.protocol.gateway, self)
+        exchange = self.exchange = Exchange(self.protocol.gateway, self, self.caller)
         if self.refusal is not None:
             exchange.refuse(self.refusal)
             return
@@ -287,7 +290,11 @@ class HotProtocol(HttpToolsProtocol):
             return
         cycle = HotCycle(self, headers, keep_alive=modern and parser.should_keep_alive(), chunked=modern)
         self.hot = cycle
-        cycle.refusal = refuse_chat(headers, self.gateway.limits.max_body_bytes)
+        gateway = self.gateway
+        try:
+            cycle.caller = admit_chat(headers, gateway.keys, gateway.clock.time(), gateway.limits.max_body_bytes)
+        except RequestError as error:
+            cycle.refusal = error
         if cycle.refusal is not None or b"expect" in headers:
             self._look_ahead(cycle)
 

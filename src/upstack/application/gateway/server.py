@@ -75,7 +75,8 @@ def read_config(options: Options, environ: Mapping[str, str] = os.environ) -> Co
     if options.prices is not None:
         config = replace(config, prices={**config.prices, **load_prices_toml(options.prices)})
     config = replace(config, server=replace(config.server, **dict(options.server)))
-    _only_loopback(config.server.host)
+    if not config.keys:
+        _only_loopback(config.server.host)
     return config
 
 
@@ -325,8 +326,8 @@ def _replay(options: Options) -> ReplayBackend | None:
 def _only_loopback(host: str) -> None:
     if not is_loopback(host):
         raise ConfigError(
-            f'host "{host}": only loopback (127.0.0.1, ::1, localhost) is served, as there are no keys yet '
-            "and everybody who reaches the port could spend your money; from other machines use a tunnel (ssh -L)"
+            f'host "{host}": without keys only loopback (127.0.0.1, ::1, localhost) is served, as everybody who '
+            "reaches the port could spend your money; make keys with `upstack keys new NAME`, or use a tunnel (ssh -L)"
         )
 
 

@@ -16,6 +16,7 @@ from upstack.core.errors import ConfigError
 from upstack.core.types import Plan, Price, Provider, Route, State, Task
 from upstack.foundation.catalog import providers_from, why_missing
 from upstack.foundation.prices import price_changes_at, price_for
+from upstack.inference.cost import ceiling
 from upstack.inference.router import permits, route_plan, task_plan
 
 LEARNED_ROUTES = 512  # "provider/model" names remembered beside the configured ones
@@ -34,7 +35,7 @@ class _Builder(msgspec.Struct, frozen=True):
         """The route of a `[routes.NAME]` table."""
         row = self.config.routes[name]
         route = self.named(row.model, f"routes.{name}.model", name)
-        return replace(route, residency=row.residency or route.residency)
+        return replace(route, residency=row.residency or route.residency, max_output_tokens=row.max_output_tokens)
 
     def named(self, model: str, where: str, name: str | None = None) -> Route:
         """The route of a "provider/model" name; ConfigError says `where` it stood."""
@@ -86,18 +87,21 @@ def build_state(
         if model not in routes:
             routes[model] = build.named(model, "the recorded traffic")
     tasks = {name: _task(name, config, routes) for name in config.tasks}
-    retries, capture = config.server.retries, config.server.capture
-    plans = {name: route_plan(route, retries=retries, capture=capture) for name, route in routes.items()}
-    plans |= {f"task/{task.name}": task_plan(task, routes, retries=retries) for task in tasks.values()}
-    return State(
+    server = config.server
+    bare = State(
         generation=generation,
         providers=providers,
         routes=routes,
         tasks=tasks,
-        plans=plans,
-        capture=capture,
-        retries=retries,
+        plans={},
+        capture=server.capture,
+        retries=server.retries,
+        encrypt=server.encrypt,
+        reserve=(server.default_reserve_tokens, server.default_reserve_seconds),
     )
+    plans = {name: route_plan(route, bare) for name, route in routes.items()}
+    plans |= {f"task/{task.name}": task_plan(task, bare) for task in tasks.values()}
+    return replace(bare, plans=plans)
 
 
 def learn_route(state: State, name: str, config: Config) -> State:
@@ -112,7 +116,7 @@ def learn_route(state: State, name: str, config: Config) -> State:
     dropped = set(learned[:-LEARNED_ROUTES])
     build = _Builder(config, {}, state.providers, datetime.now(UTC))
     route = build.route(name, state.providers[provider], model)
-    plan = route_plan(route, retries=state.retries, capture=state.capture)
+    plan = route_plan(route, state)
     return replace(
         state,
         routes={key: value for key, value in state.routes.items() if key not in dropped} | {name: route},
@@ -128,11 +132,13 @@ def reprice(state: State, config: Config, now: datetime) -> State:
         name: replace(route, price=build.price(name, route.provider, route.model))
         for name, route in state.routes.items()
     }
-    plans = {
-        name: replace(plan, targets=tuple(replace(target, route=routes[target.route.name]) for target in plan.targets))
-        for name, plan in state.plans.items()
-    }
+    plans = {name: _repriced(plan, routes, state) for name, plan in state.plans.items()}
     return replace(state, routes=routes, plans=plans)
+
+
+def _repriced(plan: Plan, routes: Mapping[str, Route], state: State) -> Plan:
+    targets = tuple(replace(target, route=routes[target.route.name]) for target in plan.targets)
+    return replace(plan, targets=targets, ceiling=ceiling([target.route for target in targets], state.reserve))
 
 
 def reprice_at(state: State, now: datetime) -> datetime | None:
@@ -170,6 +176,9 @@ def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
         strategy=row.strategy,
         capture=row.capture or config.server.capture,
         residency=row.residency,
+        encrypt=config.server.encrypt if row.encrypt is None else row.encrypt,
+        value=None if row.value_usd is None else round(row.value_usd * 10**12),
+        refuse_unprofitable=row.on_unprofitable == "refuse",
     )
     if not any(permits(task, routes[used]) for used in task.routes):
         labels = ", ".join(task.residency)
