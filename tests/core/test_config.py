@@ -129,7 +129,7 @@ WRONG = [
     ("[tasks.t]\ncandidates = ['a/b', 'a/b']", "tasks.t.candidates: names one of them twice"),
     ("[providers.task]", "providers.task: task/NAME asks for a task"),
     ("[prices.a]\ninput = 1", "prices.a: give input and output, or usd_per_hour alone"),
-    ("[prices.a]\ninput = -1\noutput = 1", "prices.a: USD per million tokens lie in 0 to 1,000,000"),
+    ("[prices.a]\ninput = -1\noutput = 1", "prices.a: USD per million tokens or per hour lie in 0 to 1,000,000"),
     ("[prices.a]\ninput = nan\noutput = 1", "prices.a: USD"),
     ("[prices.a]\ninput = 1\noutput = 1\ncached_input = inf", "prices.a: USD"),
     (f"[prices.a]\ninput = 1{'0' * 400}\noutput = 1", "input"),
