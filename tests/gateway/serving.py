@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -16,6 +17,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
+
+from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.limits.meters import Meters
+from upstack.core.clock import SystemClock
+from upstack.core.config import Config
+from upstack.core.slots import Slots, make_memory
+from upstack.core.store.base import Ledger
+from upstack.core.store.ids import ReceiptIds
+from upstack.core.types import State
+from upstack.foundation.backends.base import Backend
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)/v1")
@@ -139,3 +150,22 @@ def provider(name: str, base_url: str, extra: str = "") -> str:
         f'[providers.{name}]\nbase_url = "{base_url}"\nauth = "none"\n{extra}\n'
         f"[providers.{name}.timeouts]\nconnect = 1\nfirst_byte = 1\nbetween_bytes = 1\ntotal = 20\n"
     )
+
+
+def make_gateway(config: Config, state: State, ledger: Ledger, backends: Mapping[str, Backend] = {}) -> Gateway:
+    """A gateway in the test's own process."""
+    return Gateway(
+        config,
+        state,
+        ledger,
+        backends,
+        no_limits(config),
+        clock=SystemClock(),
+        new_id=ReceiptIds(),
+        rng=random.Random(1),
+    )
+
+
+def no_limits(config: Config) -> Meters:
+    """What limits the requests of a gateway made in the test's own process."""
+    return Meters(config, {}, Slots(make_memory(1), 1), {})

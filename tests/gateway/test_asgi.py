@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.gateway.serving import Serving, chat, provider
+from tests.gateway.serving import Serving, chat, make_gateway, provider
 from upstack.application.gateway.app import build_app
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.state import build_state
-from upstack.core.clock import SystemClock
 from upstack.core.config import Config, ProviderConfig, TaskConfig
 from upstack.core.errors import LedgerError
 from upstack.core.store.client import LedgerClient
-from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import Receipt
 from upstack.foundation.backends.openai import OpenAIBackend
 from upstack.testing import EchoProvider, End, Fault, FlakyProvider, FloodProvider, RawClient, RawResponse, post_bytes
@@ -44,15 +41,7 @@ async def asgi(
     ledger = ledger_kind(folder / "upstack.db")
     await ledger.start()
     backend = OpenAIBackend()
-    gateway = Gateway(
-        config,
-        build_state(config, {}, 1),
-        ledger,
-        {"openai": backend},
-        clock=SystemClock(),
-        new_id=ReceiptIds(),
-        rng=random.Random(1),
-    )
+    gateway = make_gateway(config, build_state(config, {}, 1), ledger, {"openai": backend})
     transport = httpx2.ASGITransport(build_app(gateway, never), raise_app_exceptions=False)
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from upstack.application.gateway.exposition import METRICS, exposition
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.metrics import BUCKETS, LABELS, OTHER, Metrics
 from upstack.application.gateway.state import build_state
-from upstack.core.clock import SystemClock
 from upstack.core.config import Config
 from upstack.core.store.client import LedgerClient
-from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import Attempt, Receipt
 from upstack.testing import EchoProvider, Fault, FlakyProvider
 
@@ -165,4 +162,4 @@ def idle(folder: Path) -> Gateway:
     config = Config()
     ledger = LedgerClient(folder / "upstack.db")
     state = build_state(config, {}, 1)
-    return Gateway(config, state, ledger, {}, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random(1))
+    return make_gateway(config, state, ledger)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.gateway.serving import no_limits
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.state import build_state, reprice, reprice_at
-from upstack.core.clock import SystemClock
 from upstack.core.config import Config, ProviderConfig, RouteConfig, TaskConfig
 from upstack.core.store.client import LedgerClient
-from upstack.core.store.ids import ReceiptIds
 from upstack.core.types import Price, Provider, State
 from upstack.foundation.prices import price_for
 
@@ -47,7 +45,7 @@ def learn(gateway: Gateway) -> str:
 
 def swap(gateway: Gateway) -> str:
     """A new configuration with a route."""
-    gateway.swap(CHEAP, at(CHEAP, BEFORE))
+    gateway.swap(CHEAP, at(CHEAP, BEFORE), no_limits(CHEAP))
     return "cheap"
 
 
@@ -60,7 +58,7 @@ def test_a_route_that_came_between_two_looks_has_its_new_price_at_the_second(
     async def run() -> None:
         ledger = LedgerClient(tmp_path / "upstack.db")
         state = at(FIXED, BEFORE)
-        gateway = Gateway(FIXED, state, ledger, {}, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random(1))
+        gateway = make_gateway(FIXED, state, ledger)
         gateway.reprice(BEFORE)
         name = change(gateway)
         assert gateway.state.routes[name].price == listed(BEFORE) != listed(AFTER)
@@ -78,7 +76,7 @@ def test_prices_without_an_edge_leave_the_state_as_it_is(tmp_path: Path) -> None
     async def run() -> None:
         ledger = LedgerClient(tmp_path / "upstack.db")
         state = at(CHEAP, AFTER)
-        gateway = Gateway(CHEAP, state, ledger, {}, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random(1))
+        gateway = make_gateway(CHEAP, state, ledger)
         gateway.reprice(AFTER)
         seen = gateway.state
         gateway.reprice(AFTER + timedelta(seconds=60))

@@ -3,6 +3,7 @@
     UpstackError
     ├── ConfigError        the configuration is wrong; nothing was started or changed
     ├── RequestError       the caller's: 4xx
+    │   └── LimitError     a budget or a rate is used up, or the request is not worth its cost: 402, 429
     ├── SupplyError        a route did not deliver: retry, fail over, escalate
     ├── EvidenceError      no certificate, no rights, not enough data
     └── LedgerError        the ledger could not record or read
@@ -45,7 +46,7 @@ class RequestError(UpstackError):
     """The caller's request cannot be served as it is (4xx); `param` names the field at fault."""
 
     status = 400
-    type = "invalid_request_error"
+    type: ClassVar[str] = "invalid_request_error"
     code = "invalid_request"
 
     def __init__(
@@ -53,6 +54,20 @@ class RequestError(UpstackError):
     ) -> None:
         super().__init__(message, code=code, status=status)
         self.param = param
+
+
+class LimitError(RequestError):
+    """A budget or a rate is used up, or the request costs more than it is worth. `retry_after` in seconds, or None."""
+
+    status = 429
+    type = "limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, code=code, status=status)
+        self.retry_after = retry_after
 
 
 class Failure(enum.StrEnum):

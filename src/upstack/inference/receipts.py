@@ -31,6 +31,18 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     answer: bytes | None = None
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """Who asked, on which terms."""
+
+    key: str | None = None
+    team: str | None = None
+    reserved: Picodollars | None = None
+    note: str | None = None  # about the terms, for `why`
+
+
+NOBODY = Asked()
+
+
 def finish(
     receipt_id: str,
     created_at: float,
@@ -38,6 +50,7 @@ def finish(
     plan: Plan,
     attempts: Sequence[Attempt],
     ending: Ending,
+    asked: Asked = NOBODY,
     salt: bytes = b"",
 ) -> Receipt:
     """Make the receipt; `salt` goes into the digests of `capture = "hash"`.
@@ -49,6 +62,7 @@ def finish(
     if served is not None and ending.state == "cancelled" and served.failure != "cancelled":
         served = None  # between two attempts: nobody was answering
     capture = plan.capture
+    why = plan.why if len(attempts) < 2 else f"{plan.why}; {_story(attempts)}"
     return Receipt(
         id=receipt_id,
         created_at=created_at,
@@ -57,7 +71,7 @@ def finish(
         task=plan.task,
         strategy=plan.strategy,
         plan=", ".join([target.key for target in plan.targets]),
-        why=plan.why if len(attempts) < 2 else f"{plan.why}; {_story(attempts)}",
+        why=why if asked.note is None else f"{why}; {asked.note}",
         route=served.route if served is not None else None,
         stream=request.stream,
         status=ending.status,
@@ -70,6 +84,12 @@ def finish(
         capture=capture,
         request=request.body if capture == "full" else _digest(request.body, capture, salt),
         answer=ending.answer if capture == "full" else _digest(ending.answer, capture, salt),
+        key=asked.key,
+        team=asked.team,
+        episode=request.episode,
+        reserved_picodollars=asked.reserved,
+        subject=None if capture == "none" else request.subject,
+        encrypted=plan.encrypt and capture != "none",
     )
 
 

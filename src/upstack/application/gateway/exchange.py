@@ -9,75 +9,34 @@ It knows neither uvicorn nor ASGI: whoever has a caller gives a `Sink`.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from upstack.application.gateway.auth import Caller, may_ask
 from upstack.application.gateway.dialects import chat
 from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, choices_wanted
-from upstack.core.errors import Failure, LedgerError, SupplyError, UpstackError
-from upstack.core.types import Attempt, Plan, Receipt, ReceiptState, Request, Target, Usage
+from upstack.application.gateway.lines import EVENTS, JSON, lines, retry_after
+from upstack.application.gateway.sink import Sink
+from upstack.core.errors import Failure, LedgerError, LimitError, SupplyError, UpstackError
+from upstack.core.types import Attempt, Capture, Plan, Receipt, ReceiptState, Request, Target, Usage
 from upstack.inference.cascade import Tried, next_step, summary
 from upstack.inference.cost import cost
-from upstack.inference.receipts import Ending, finish, surely_free
+from upstack.inference.receipts import Asked, Ending, finish, surely_free
 from upstack.inference.router import decide
 
 if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
+    from upstack.application.gateway.limits.meters import Hold
     from upstack.foundation.backends.base import Call
 
-JSON = b"content-type: application/json\r\n"
-EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _STREAM = b"text/event-stream"
 LINGER = 1.0  # seconds a provider may take to end its body after its stream said [DONE]
 
-# Of a provider's answer, the headers a caller may see.
-_PASSED = frozenset(
-    {
-        b"x-request-id",
-        b"openai-processing-ms",
-        b"openai-version",
-        b"openai-organization",
-        b"x-ratelimit-limit-requests",
-        b"x-ratelimit-limit-tokens",
-        b"x-ratelimit-remaining-requests",
-        b"x-ratelimit-remaining-tokens",
-        b"x-ratelimit-reset-requests",
-        b"x-ratelimit-reset-tokens",
-    }
-)
+_LEAST: tuple[Capture, ...] = ("none", "hash", "full")
 _CALLERS = frozenset({Failure.CALLER, Failure.UNFIT})
-
-
-class Sink(Protocol):
-    """Who takes the answer: the hot path's connection, or an ASGI `send`.
-
-    Either `respond` once, or `open`, `write`*, `close`. Headers are lines, each with its CRLF, without framing. A sink
-    whose caller has left ignores all of them. `paused`: its caller does not read what was sent.
-    """
-
-    @property
-    def paused(self) -> bool:
-        """Whether more should wait; the sink calls `Exchange.pause` and `resume` when that changes."""
-        ...
-
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """Send a whole answer."""
-        ...
-
-    def open(self, headers: bytes, data: bytes) -> None:
-        """Start a stream (status 200) with its first events."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Send further events."""
-        ...
-
-    def close(self, data: bytes, *, clean: bool) -> None:
-        """Send the last events; not `clean`: break the connection, so that nobody takes it for the end."""
-        ...
 
 
 class Exchange:
@@ -96,8 +55,10 @@ class Exchange:
         "_flows",
         "_gateway",
         "_head",
+        "_hold",
         "_index",
         "_known",
+        "_note",
         "_opened",
         "_out",
         "_over",
@@ -131,6 +92,8 @@ class Exchange:
         self._tried: list[Tried] = []
         self._call: Call | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._hold: Hold | None = None
+        self._note: str | None = None
         self._stream: ChatStream | None = None
         self._first_byte: float | None = None
         self._known = False  # the ledger knows of the stream: its first byte may go out
@@ -147,7 +110,13 @@ class Exchange:
             self._request = chat.read_request(body, headers)
             may_ask(self._caller, self._request.model)
             state = gateway.state_for(self._request.model)
-            self._plan = decide(self._request, state, self._began, gateway.rng)
+            self._plan = plan = decide(self._request, state, self._began, gateway.rng)
+            if self._caller is not None and self._caller.capture is not None:
+                self._plan = replace(plan, capture=min(plan.capture, self._caller.capture, key=_LEAST.index))
+            self._hold = gateway.meters.enter(self._caller, plan, self._request, self._created)
+        except LimitError as error:
+            self._deny(error)
+            return
         except UpstackError as error:
             self.refuse(error)
             return
@@ -160,7 +129,7 @@ class Exchange:
             return
         stream = self._stream
         if self._call is not None:
-            self._attempts.append(self._record("cancelled", None if stream is None else stream.usage, billed=True))
+            self._add(self._record("cancelled", None if stream is None else stream.usage, billed=True))
         self._stop()
         self._end("cancelled", 499, "client_gone", answer=None if stream is None else stream.answer())
 
@@ -189,9 +158,15 @@ class Exchange:
     def _attempt(self, index: int) -> None:
         gateway = self._gateway
         self._timer = None
+        now = gateway.clock.monotonic()
+        if self._hold is not None:
+            refusal = self._hold.reserve(now)
+            if refusal is not None:
+                self._deny(refusal)
+                return
         self._index = index
         self._target = target = self._plan.targets[index]
-        self._attempt_at = now = gateway.clock.monotonic()
+        self._attempt_at = now
         self._status: int | None = None
         self._first_byte = None
         self._body: list[bytes] = []
@@ -294,7 +269,7 @@ class Exchange:
                 self._call.resume()
             return
         if self._call is not None:
-            self._attempts.append(self._record("cancelled", None, billed=True))
+            self._add(self._record("cancelled", None, billed=True))
         self._stop()
         self._opened, self._early = False, None
         self._out = (error.status, JSON, chat.error_body(error))
@@ -335,13 +310,13 @@ class Exchange:
         except SupplyError as error:
             self._fail(error)
             return
-        self._attempts.append(self._answered(usage))
+        self._add(self._answered(usage))
         self._out = (200, self._headers(JSON), body)
         self._end("answered", 200, None, answer=body)
 
     def _finish_stream(self, stream: ChatStream) -> None:
         held = stream.take_held()  # an answer may rightly have no content at all
-        self._attempts.append(self._answered(stream.usage))
+        self._add(self._answered(stream.usage))
         if not self._opened:
             self._open(held)
         call, self._call = self._call, None
@@ -372,7 +347,7 @@ class Exchange:
     def _note_failure(self, error: SupplyError) -> None:
         billed = not surely_free(error.failure, self._status)
         usage = self._stream.usage if self._stream is not None else None
-        self._attempts.append(self._record(error.failure.value, usage, billed=billed))
+        self._add(self._record(error.failure.value, usage, billed=billed))
         self._tried.append(Tried(self._index, error))
 
     def _fail_for_good(self, error: SupplyError) -> None:
@@ -388,12 +363,28 @@ class Exchange:
             self._end("failed", status, error.code)
             return
         shown = summary(self._plan, self._tried)
-        self._out = (shown.status, self._headers(JSON + _retry_after(shown.retry_after)), chat.error_body(shown))
+        self._out = (shown.status, self._headers(JSON + retry_after(shown.retry_after)), chat.error_body(shown))
         self._end("failed", shown.status, shown.code)
+
+    def _deny(self, error: LimitError) -> None:
+        """A limit forbids the next attempt. What was asked before it, or is refused for its cost, has a receipt."""
+        if not self._attempts and error.status == LimitError.status:
+            self._gateway.live.discard(self)
+            if self._hold is not None:
+                self._hold.leave(answered=False)
+            self.refuse(error)
+            return
+        self._note = error.message
+        kept = None if self._gateway.receipts == "off" else self.id
+        head = lines(JSON + retry_after(error.retry_after), kept, None, {})
+        self._out = (error.status, head, chat.error_body(error))
+        self._end("failed", error.status, error.code)
 
     def _end(self, state: ReceiptState, status: int, error: str | None, *, answer: bytes | None = None) -> None:
         self._over = True
         self._receipt = self._make_receipt(state, status, error, self._attempts, answer)
+        if self._hold is not None:
+            self._hold.leave(answered=state == "answered")
         if state == "cancelled":
             self._gateway.live.discard(self)
             self._gateway.metrics.note(self._receipt)
@@ -419,6 +410,14 @@ class Exchange:
 
     # -- records -----------------------------------------------------------------------------------------------
 
+    def _add(self, attempt: Attempt) -> None:
+        """Keep the record of an attempt that is over; what it used takes the place of what was held for it."""
+        self._attempts.append(attempt)
+        if self._hold is not None:
+            usage, cost = attempt.usage, attempt.cost_picodollars
+            tokens = usage.input_tokens + usage.output_tokens if usage is not None else None if cost is None else 0
+            self._hold.settle(cost, tokens, self._gateway.clock.monotonic())
+
     def _answered(self, usage: Usage | None) -> Attempt:
         attempt = self._record(None, usage, billed=True)
         self._gateway.health.answered(self._target.key, attempt.first_byte_s or 0.0)
@@ -427,6 +426,7 @@ class Exchange:
     def _record(self, failure: str | None, usage: Usage | None, *, billed: bool) -> Attempt:
         """Make the record of the attempt under way; not `billed`: it costs nothing, for sure."""
         route = self._target.route
+        duration = self._gateway.clock.monotonic() - self._attempt_at
         return Attempt(
             route.name,
             route.provider.name,
@@ -437,10 +437,10 @@ class Exchange:
             failure,
             self._attempt_at - self._began,
             None if self._first_byte is None else self._first_byte - self._attempt_at,
-            self._gateway.clock.monotonic() - self._attempt_at,
+            duration,
             usage,
             None if route.price is None else route.price.version,
-            0 if not billed else None if usage is None else cost(usage, route.price),
+            cost(usage, route.price, duration) if billed else 0,
         )
 
     def _make_receipt(
@@ -450,25 +450,24 @@ class Exchange:
         first_byte = None if self._first_byte is None else self._first_byte - self._began
         ending = Ending(state, status, duration, error, first_byte, answer)
         salt = os.urandom(16) if self._plan.capture == "hash" else b""
-        return finish(self.id, self._created, self._request, self._plan, attempts, ending, salt)
+        return finish(self.id, self._created, self._request, self._plan, attempts, ending, self._asked(), salt)
+
+    def _asked(self) -> Asked:
+        caller, hold = self._caller, self._hold
+        if caller is None and hold is None:
+            return Asked(note=self._note)
+        note = self._note or (hold.note if hold is not None else None)
+        key, team = (None, None) if caller is None else (caller.name, caller.team)
+        return Asked(key, team, hold.reserved if hold is not None else None, note)
 
     def _headers(self, kind: bytes) -> bytes:
-        """`kind`, what the provider said that the caller may see, and ours."""
-        route = self._target.route.name.encode()
-        if self._gateway.receipts == "off":
-            lines = b"%bx-upstack-route: %b\r\n" % (kind, route)
-        else:
-            lines = b"%bx-upstack-receipt: %b\r\nx-upstack-route: %b\r\n" % (kind, self.id.encode(), route)
-        if self._status is None or _PASSED.isdisjoint(self._head):
-            return lines
-        return lines + b"".join(b"%b: %b\r\n" % pair for pair in self._head.items() if pair[0] in _PASSED)
+        kept = None if self._gateway.receipts == "off" else self.id
+        return lines(kind, kept, self._target.route.name, {} if self._status is None else self._head)
 
     def refuse(self, error: UpstackError) -> None:
         """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
         self._over = True
-        wait = error.retry_after if isinstance(error, SupplyError) else 1.0 if error.status == 503 else None
-        self.sink.respond(error.status, JSON + _retry_after(wait), chat.error_body(error))
-
-
-def _retry_after(seconds: float | None) -> bytes:
-    return b"" if seconds is None else b"retry-after: %d\r\n" % max(1, math.ceil(seconds))
+        wait = (
+            error.retry_after if isinstance(error, SupplyError | LimitError) else 1.0 if error.status == 503 else None
+        )
+        self.sink.respond(error.status, JSON + retry_after(wait), chat.error_body(error))

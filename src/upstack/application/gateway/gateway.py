@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from msgspec.structs import replace
 
 from upstack.application.gateway.auth import Keys
+from upstack.application.gateway.limits.meters import Meters
 from upstack.application.gateway.metrics import Metrics
 from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys
 from upstack.core.clock import Clock
@@ -41,6 +42,7 @@ class Gateway:
         state: State,
         ledger: Ledger,
         backends: Mapping[str, Backend],
+        meters: Meters,
         *,
         clock: Clock,
         new_id: Callable[[float], str],
@@ -51,6 +53,7 @@ class Gateway:
         self.state = state
         self.ledger = ledger
         self.backends = backends
+        self.meters = meters
         self.clock = clock
         self.new_id = new_id
         self.rng = rng
@@ -84,12 +87,13 @@ class Gateway:
         """Names that may be asked for because they are configured; callers can make up any number of others."""
         return sorted(configured(self.state))
 
-    def swap(self, config: Config, state: State) -> None:
+    def swap(self, config: Config, state: State, meters: Meters) -> None:
         """Take a new configuration: requests in flight finish on the plans they have."""
         self.config = config
         self.limits = config.server
         self.receipts = config.server.receipts
         self.keys = Keys.of(config)
+        self.meters = meters
         self.state = replace(state, resting=self.health.resting, held=self.health.held)
         self.health.forget(target_keys(state.plans))
 

@@ -25,13 +25,17 @@ from msgspec.structs import replace
 from upstack.application.gateway.app import build_app
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
+from upstack.application.gateway.limits.meters import Meters
 from upstack.application.gateway.state import build_state
 from upstack.core.clock import SystemClock
 from upstack.core.config import Config, ledger_place, load_config
 from upstack.core.errors import ConfigError, UpstackError
+from upstack.core.slots import Slots, make_memory
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.store.places import shown
+from upstack.core.store.reading import spent_by
+from upstack.core.store.spending import Spent
 from upstack.core.types import State
 from upstack.foundation.backends.openai import OpenAIBackend
 from upstack.foundation.prices import load_list, load_prices_toml
@@ -104,10 +108,12 @@ async def serve(
     try:
         if config.server.receipts != "off":
             await ledger.start()
+        slots = Slots(make_memory(1), 1)
+        meters = Meters(config, state.tasks, slots, await _spent(config), anew=True)
         gateway = Gateway(
-            config, state, ledger, backends, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
+            config, state, ledger, backends, meters, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
         )
-        reloader = _Reloader(gateway, options, replay)
+        reloader = _Reloader(gateway, options, replay, slots)
         await _run(gateway, reloader, listener, ready, stop or asyncio.Event())
     finally:
         listener.close()
@@ -181,10 +187,11 @@ class _Server(uvicorn.Server):
 class _Reloader:
     """Swaps the state when the configuration changes; a broken file is refused and the old state stays."""
 
-    def __init__(self, gateway: Gateway, options: Options, replay: ReplayBackend | None) -> None:
+    def __init__(self, gateway: Gateway, options: Options, replay: ReplayBackend | None, slots: Slots) -> None:
         self._gateway = gateway
         self._options = options
         self._replay = replay
+        self._slots = slots
         self._seen = self._stamp()
         self._soon: asyncio.Future[None] | None = None  # a reload that has not read the file yet
 
@@ -193,13 +200,14 @@ class _Reloader:
         gateway = self._gateway
         try:
             await self._settle()
+            spent = await _spent(gateway.config)
             config = read_config(self._options)  # from here to the swap without a wait: no reload comes between
             self._keep_what_cannot_change(config)
             state = _state(config, gateway.state.generation + 1, self._replay)
         except UpstackError:
             gateway.metrics.reloads_refused += 1
             raise
-        gateway.swap(config, state)
+        gateway.swap(config, state, Meters(config, state.tasks, self._slots, spent))
         return state.generation
 
     def reload_soon(self) -> None:
@@ -249,6 +257,13 @@ class _Reloader:
                 raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
         if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:
             raise ConfigError('server.receipts = "off" cannot change while serving: restart, or set it back')
+
+
+async def _spent(config: Config) -> dict[str, Spent]:
+    """What the ledger knows to be spent."""
+    if config.server.receipts == "off":
+        return {}
+    return await asyncio.to_thread(spent_by, ledger_place(config.server.ledger), time.time())
 
 
 async def _drain(gateway: Gateway, server: uvicorn.Server, stopping: asyncio.Event) -> None:

@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 from upstack.core.errors import LedgerError
 from upstack.core.store.places import is_postgres, shown
-from upstack.core.store.rows import COLUMNS, to_receipt
+from upstack.core.store.rows import COLUMNS, moment, to_receipt
 from upstack.core.store.schema import VERSION, foreign, version_of
+from upstack.core.store.spending import Spent
 from upstack.core.store.sqlite import describe
 from upstack.core.types import Receipt
 
@@ -28,6 +29,13 @@ _FINISHED = (
 _OPEN = f"SELECT {_NAMES}, request, NULL, subject, cipher_key FROM openings WHERE id = ?"
 _NEWEST = f"SELECT {_NAMES} FROM receipts ORDER BY id DESC LIMIT ?"
 _BEFORE = f"SELECT {_NAMES} FROM receipts WHERE id < ? ORDER BY id DESC LIMIT ?"
+
+_CHARGED = "cost_picodollars + unknown_reserved_picodollars"
+_SPENT = (
+    f"SELECT {{kind}}, sum(CASE WHEN day = ? THEN {_CHARGED} ELSE 0 END),"
+    f" sum(CASE WHEN day LIKE ? THEN {_CHARGED} ELSE 0 END), sum({_CHARGED}), sum(requests)"
+    " FROM spend WHERE {kind} <> '' GROUP BY {kind}"
+)
 
 Ask = Callable[..., list[Any]]  # a statement and its values: the rows
 
@@ -47,6 +55,17 @@ def list_receipts(place: Path | str, limit: int, before: str | None = None) -> l
     with _reading(str(place)) as ask:
         rows = ask(_NEWEST, limit) if before is None else ask(_BEFORE, before, limit)
     return [to_receipt(row) for row in rows]
+
+
+def spent_by(place: Path | str, now: float) -> dict[str, Spent]:
+    """What every key, team and task has spent, by "key/NAME" and so on; day and month are those of `now` (UTC)."""
+    day = moment(now)[:10]
+    found: dict[str, Spent] = {}
+    with _reading(str(place)) as ask:
+        for kind in ("key", "team", "task"):
+            rows = ask(_SPENT.format(kind=kind), day, f"{day[:7]}%")
+            found |= {f"{kind}/{name}": Spent(*(int(number) for number in sums)) for name, *sums in rows}
+    return found
 
 
 def check_version(place: str) -> None:

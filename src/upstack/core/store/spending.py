@@ -28,6 +28,18 @@ _CREATED, _TASK, _ATTEMPTS, _KEY, _TEAM, _RESERVED = (
 )
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """What a key, team or task has spent, what was held for costs that are unknown included. Picodollars."""
+
+    day: Picodollars
+    month: Picodollars
+    total: Picodollars
+    requests: int
+
+
+NOTHING_SPENT = Spent(0, 0, 0, 0)
+
+
 class _Tokens(msgspec.Struct, gc=False):
     input_tokens: int
     output_tokens: int

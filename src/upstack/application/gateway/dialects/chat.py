@@ -62,6 +62,7 @@ _OURS = frozenset(
 _LARGEST_REFUSAL = 1024 * 1024  # bytes of a body that is looked into for codes
 _SHORTEST_SECRET = 4  # characters; below that it is a placeholder such as "x", and replacing it would garble any text
 _DAY = 86400.0
+_LONGEST_NAME = 200  # characters of an episode or a subject
 _FAILURES = {401: Failure.AUTH, 403: Failure.AUTH, 404: Failure.NOT_FOUND, 429: Failure.RATE_LIMITED}
 
 # Callers' headers that may go upstream. Everything else, Authorization and cookies first of all, stays here.
@@ -72,6 +73,11 @@ _PLAIN_CONNECTION = frozenset({b"close", b"keep-alive", b"Keep-Alive"})  # names
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+
+
+class _Metadata(msgspec.Struct):
+    upstack_episode: str | None = None
+    upstack_subject: str | None = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -88,6 +94,7 @@ class _Completion(msgspec.Struct, gc=False):
     error: Any = None
 
 
+_METADATA = msgspec.json.Decoder(_Metadata)
 _OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
 _COMPLETION = msgspec.json.Decoder(_Completion)
 
@@ -126,7 +133,28 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
     if passed and headers.get(b"connection", b"close") not in _PLAIN_CONNECTION:
         hop = {name.strip() for name in headers[b"connection"].lower().split(b",")}  # RFC 9110, 7.6.1
         passed = tuple(pair for pair in passed if pair[0] not in hop)
-    return Request(model, streams, streams and _wants_usage(fields), fields, body, passed)
+    episode, subject = _belongs(fields.get("metadata"), headers)
+    return Request(model, streams, streams and _wants_usage(fields), fields, body, passed, episode, subject)
+
+
+def _belongs(metadata: msgspec.Raw | None, headers: Mapping[bytes, bytes]) -> tuple[str | None, str | None]:
+    """The episode and the subject of a request, from its headers, else from its metadata."""
+    episode, subject = headers.get(b"x-upstack-episode"), headers.get(b"x-upstack-subject")
+    if metadata is episode is subject is None:
+        return None, None
+    told = _Metadata()
+    if metadata is not None:
+        with contextlib.suppress(msgspec.DecodeError):  # of another shape: the provider's to judge
+            told = _METADATA.decode(metadata)
+    return _name("episode", episode, told.upstack_episode), _name("subject", subject, told.upstack_subject)
+
+
+def _name(what: str, header: bytes | None, member: str | None) -> str | None:
+    name = member if header is None else header.decode("utf-8", "replace").strip()
+    if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
+        message = f"x-upstack-{what}: 1 to {_LONGEST_NAME} printable characters are expected"
+        raise RequestError(message, code="invalid_name", param=f"x-upstack-{what}")
+    return name
 
 
 def _boolean(raw: bytes) -> bool:
