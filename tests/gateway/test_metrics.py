@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.serving import Serving, chat, provider
+from tests.gateway.serving import Serving, chat, make_gateway, provider
 from upstack.application.gateway.exposition import METRICS, exposition
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.metrics import BUCKETS, LABELS, OTHER, Metrics

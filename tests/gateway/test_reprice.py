@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.serving import no_limits
+from tests.gateway.serving import make_gateway, no_limits
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.state import build_state, reprice, reprice_at
 from upstack.core.config import Config, ProviderConfig, RouteConfig, TaskConfig
