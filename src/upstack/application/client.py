@@ -13,8 +13,15 @@ from upstack.core.errors import UpstackError
 from upstack.foundation.upstream.origin import is_loopback
 
 ADMIN = {"x-upstack-admin": "1"}
+KEY_VARIABLE = "UPSTACK_API_KEY"
 PROBE_S = 2.0  # a gateway on this machine answers in a millisecond
 Found = Literal["ready", "not ready", "something else", "nothing"]
+
+
+def own_key() -> dict[str, str]:
+    """The header with the virtual key that the environment names; none without one."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def through_proxy(url: str) -> bool:
@@ -24,7 +31,7 @@ def through_proxy(url: str) -> bool:
 
 def client(base: str) -> httpx2.Client:
     """Give a client for the gateway at `base`."""
-    return httpx2.Client(trust_env=through_proxy(base), timeout=PROBE_S)
+    return httpx2.Client(trust_env=through_proxy(base), timeout=PROBE_S, headers=own_key())
 
 
 def look(base: str) -> tuple[Found, str]:

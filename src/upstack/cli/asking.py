@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.client import look, reason_of, refusal, through_proxy, unreachable
+from upstack.application.client import look, own_key, reason_of, refusal, through_proxy, unreachable
 from upstack.application.gateway.explain import REPLAYED, cost_in_words
 from upstack.application.gateway.state import build_state
 from upstack.cli.answering import Answer, read_stream
@@ -102,7 +102,8 @@ def _running(url: str | None, config: Path | None) -> str | None:
 
 def _client(base: str) -> httpx2.AsyncClient:
     """A client that waits as long as the gateway does."""
-    return httpx2.AsyncClient(trust_env=through_proxy(base), timeout=httpx2.Timeout(None, connect=10.0))
+    limits = httpx2.Timeout(None, connect=10.0)
+    return httpx2.AsyncClient(trust_env=through_proxy(base), timeout=limits, headers=own_key())
 
 
 async def _only_model(base: str | None, config: Path | None) -> str:
@@ -112,6 +113,8 @@ async def _only_model(base: str | None, config: Path | None) -> str:
     else:
         async with _client(base) as http:
             answer = await http.get(f"{base}/v1/models")
+        if answer.status_code != 200:
+            raise _refused(answer, answer.content)
         names = [str(row["id"]) for row in answer.json()["data"]]
     tasks = [name for name in names if name.startswith("task/")]
     for several in (tasks, names):

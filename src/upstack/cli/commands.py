@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from upstack import __version__
+from upstack.cli.keys import app as keys_app
 from upstack.cli.ledger import app as ledger_app
 from upstack.cli.options import ConfigOption, JsonOption, LedgerOption, UrlOption, config_path
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="One endpoint in front of every model you can get, with a receipt for every answer.",
 )
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(keys_app, name="keys")
 
 
 @app.callback(invoke_without_command=True)
@@ -95,6 +97,31 @@ def why(
     from upstack.cli.explaining import run
 
     run(receipt, ledger, config, as_json=as_json)
+
+
+@app.command()
+def spend(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="day, key, team, task, route, provider or model; several make finer rows. Default: task."),
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="The first day (UTC), as 2026-01-31.")] = None,
+    until: Annotated[str | None, typer.Option(help="The first day not to count any more.")] = None,
+    invoice: Annotated[Path | None, typer.Option(help="A provider's invoice (CSV) to compare with.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Whose invoice it is.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="date=HEADING, model=HEADING or cost=HEADING of an unusual invoice.")
+    ] = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what was spent, on what; with --invoice where the provider's bill differs from it."""
+    from upstack.cli.spending import Wanted, run
+
+    wanted = Wanted(tuple(by or ["task"]), since, until, invoice, provider, tuple(column or []))
+    run(wanted, ledger, config, as_json=as_json)
 
 
 @app.command()

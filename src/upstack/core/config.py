@@ -23,7 +23,7 @@ from upstack.core.mistakes import in_words, split
 from upstack.core.store.places import is_postgres
 from upstack.core.types import Capture
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"  # of providers, routes, tasks, keys and teams
 HASH = r"sha256:[0-9a-f]{64}"  # of a virtual key
 
 
@@ -376,7 +376,7 @@ def _at_fault(path: str, data: dict[str, Any]) -> str:
 def _check(config: Config, source: str) -> None:
     for table in ("providers", "routes", "tasks", "keys", "teams"):
         for name in getattr(config, table):
-            if not re.fullmatch(_NAME, name):
+            if not re.fullmatch(NAME, name):
                 raise ConfigError(f"{source}: {table}.{name}: a name has letters, digits and . _ : - only")
     for name, route in config.routes.items():
         if "/" not in route.model:

@@ -67,7 +67,8 @@ class Keys:
         """Who sent `headers` (names in lower case) at `now` (Unix seconds); RequestError (401) where nobody known."""
         key = _presented(headers)
         if key is None:
-            raise RequestError("Send a key: Authorization: Bearer KEY", status=401, code="missing_api_key")
+            message = "Send a key: Authorization: Bearer KEY (`upstack` takes it from UPSTACK_API_KEY)"
+            raise RequestError(message, status=401, code="missing_api_key")
         digest = hashlib.sha256(key).digest()
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry.digest, digest):

@@ -24,6 +24,8 @@ def explain(receipt: Receipt) -> dict[str, Any]:
     whole: dict[str, Any] = msgspec.to_builtins(receipt)
     whole["created_at"] = datetime.fromtimestamp(receipt.created_at, UTC).isoformat(timespec="milliseconds")
     whole["cost_usd"] = None if receipt.cost_picodollars is None else usd(receipt.cost_picodollars)
+    reserved = receipt.reserved_picodollars
+    whole["reserved_usd"] = None if reserved is None else usd(reserved)
     whole["replayed"] = _replayed(receipt)
     whole["request"] = _content(receipt.request)
     whole["answer"] = _content(receipt.answer)
@@ -43,13 +45,17 @@ def in_words(receipt: Receipt) -> list[str]:
         f"Why this route: {receipt.why}.",
     ]
     lines += [_attempt(number, attempt) for number, attempt in enumerate(receipt.attempts, 1)]
+    if receipt.key is not None:
+        team = f" of the team {receipt.team}" if receipt.team else ""
+        lines.append(f"Asked by the key {receipt.key}{team}.")
     if receipt.usage is not None:
         usage = receipt.usage
         cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
         reasoning = f" ({usage.reasoning_tokens} of reasoning)" if usage.reasoning_tokens else ""
         lines.append(f"Tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}.")
     nothing = " (no attempt is billed)" if receipt.cost_picodollars == 0 and receipt.usage is None else ""
-    lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}{nothing}.")
+    held = "" if receipt.reserved_picodollars is None else f"; ${usd(receipt.reserved_picodollars)} held for an attempt"
+    lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}{nothing}{held}.")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.places import is_postgres, shown
 from upstack.core.store.rows import COLUMNS, moment, to_receipt
 from upstack.core.store.schema import VERSION, foreign, version_of
-from upstack.core.store.spending import Spent
+from upstack.core.store.spending import KEYS, SUMS, Spent
 from upstack.core.store.sqlite import describe
 from upstack.core.types import Receipt
 
@@ -66,6 +66,20 @@ def spent_by(place: Path | str, now: float) -> dict[str, Spent]:
             rows = ask(_SPENT.format(kind=kind), day, f"{day[:7]}%")
             found |= {f"{kind}/{name}": Spent(*(int(number) for number in sums)) for name, *sums in rows}
     return found
+
+
+def spend_sums(place: Path | str, by: Sequence[str], since: str = "", until: str = "9") -> list[tuple[Any, ...]]:
+    """Sum up what was spent from day `since` (included) to `until` (not included): the values of `by`, then of SUMS.
+
+    `by`: some of day, key, team, task, route, provider, model. Rows come in the order of `by`.
+    """
+    names = ", ".join(name for name in KEYS if name in by and name != "chain")
+    sums = ", ".join(f"sum({name})" for name in SUMS)
+    query = f"SELECT {names}, {sums} FROM spend WHERE day >= ? AND day < ? GROUP BY {names} ORDER BY {names}"
+    with _reading(str(place)) as ask:
+        rows = ask(query, since, until)
+    count = len(by)
+    return [(*row[:count], *(int(number or 0) for number in row[count:])) for row in rows]
 
 
 def check_version(place: str) -> None:
