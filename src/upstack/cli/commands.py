@@ -42,6 +42,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; loopback only.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = None,
     ledger: Annotated[str | None, typer.Option(help="The ledger: a file, or a PostgreSQL URL.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve.", min=1, max=256)] = None,
     replay: Annotated[Path | None, typer.Option(help="Answer from recorded traffic (.jsonl or .jsonl.gz).")] = None,
     speed: Annotated[float, typer.Option(help="Of replayed latency: 0 none, 1 as recorded.", min=0)] = 0.0,
     prices: Annotated[Path | None, typer.Option(help="A TOML of further prices.")] = None,
@@ -52,7 +53,7 @@ def serve(
     from upstack.application.gateway.server import Options
     from upstack.cli.serving import run
 
-    flags: dict[str, Any] = {"host": host, "port": port, "ledger": ledger}
+    flags: dict[str, Any] = {"host": host, "port": port, "ledger": ledger, "workers": workers}
     given = {name: value for name, value in flags.items() if value is not None}
     run(Options(config_path(config), replay, speed, prices, given), as_json=as_json)
 

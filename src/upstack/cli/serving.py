@@ -6,12 +6,16 @@ import json
 
 import msgspec
 
-from upstack.application.gateway import server
+from upstack.application.gateway import server, workers
 
 
 def run(options: server.Options, *, as_json: bool) -> None:
     """Serve; with `as_json` standard output holds one line, once the gateway can be connected to."""
-    server.run(options, _tell if as_json else server.announce)
+    ready = _tell if as_json else server.announce
+    if server.read_config(options).server.workers > 1:
+        workers.run(options, ready)
+    else:
+        server.run(options, ready)
 
 
 def _tell(listening: server.Listening) -> None:

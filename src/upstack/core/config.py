@@ -130,6 +130,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str = "127.0.0.1"  # beyond loopback only where there are keys
     port: int = 4000  # 0 picks a free one
+    workers: int = 1  # processes that serve; more than one share the port, the limits and the ledger's writer
     receipts: Literal["required", "best-effort", "off"] = "required"  # waited for; losses counted; none, for measuring
     capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
     ledger: str = "upstack.db"  # a SQLite file, or a PostgreSQL URL; a URL with a password: "env:NAME" or "file:/path"
@@ -150,6 +151,7 @@ _MOST_USD = 1_000_000
 _MOST = 256 * 1024 * 1024  # request and answer share a row of the ledger, which ends at 10**9 bytes
 RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends included
     "port": (0, 65_535),
+    "workers": (1, 256),
     "max_body_bytes": (1, _MOST),
     "max_answer_bytes": (1, _MOST),
     "ledger_queue_bytes": (1, 2**40),

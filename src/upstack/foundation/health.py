@@ -92,6 +92,13 @@ class Health:
         if max(until, hold) > now:
             self._set(key, max(until, hold), hold)
 
+    def adopt(self, key: str, until: float, hold: float) -> None:
+        """Let a target rest as another process of the gateway found that it must."""
+        if until > self.resting.get(key, 0.0):
+            if key not in self.targets:
+                self._new(key)
+            self._set(key, until, max(hold, self.held.get(key, 0.0)))
+
     def forget(self, keep: set[str]) -> None:
         """Drop the records of targets that no longer exist."""
         self.targets = {key: record for key, record in self.targets.items() if key in keep}

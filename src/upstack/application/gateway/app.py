@@ -22,14 +22,18 @@ from upstack.application.gateway.explain import explain
 from upstack.application.gateway.exposition import CONTENT_TYPE, exposition
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import admit, admit_chat, too_large
+from upstack.application.gateway.together import Together
 from upstack.core.errors import RequestError, UpstackError
 
 ADMIN_HEADER = "x-upstack-admin"  # a browser cannot send it across origins without asking first
 Reload = Callable[[], Awaitable[int]]
 
 
-def build_app(gateway: Gateway, reload: Reload) -> Starlette:
-    """Assemble the application; `reload` swaps the configuration and returns its generation."""
+def build_app(gateway: Gateway, reload: Reload, together: Together | None = None) -> Starlette:
+    """Assemble the application; `reload` swaps the configuration and returns its generation.
+
+    `together`: the other workers, where there are any.
+    """
 
     async def models(request: HttpRequest) -> Response:
         caller = caller_of(request)
@@ -66,10 +70,11 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(_: HttpRequest) -> Response:
-        return Response(exposition(gateway), media_type=CONTENT_TYPE)
+        page = exposition(gateway) if together is None else together.metrics()
+        return Response(page, media_type=CONTENT_TYPE)
 
     async def health(_: HttpRequest) -> Response:
-        return _json(routes_health(gateway))
+        return _json(routes_health(gateway, together))
 
     async def do_reload(request: HttpRequest) -> Response:
         if ADMIN_HEADER not in request.headers:
@@ -94,19 +99,21 @@ def build_app(gateway: Gateway, reload: Reload) -> Starlette:
     )
 
 
-def routes_health(gateway: Gateway) -> dict[str, object]:
-    """What is known of every target: answers, failures, rest."""
+def routes_health(gateway: Gateway, together: Together | None = None) -> dict[str, object]:
+    """What is known of every target: answers, failures, rest. The failure rate is this worker's."""
     now = gateway.clock.monotonic()
-    return {
-        key: {
-            "answered": record.answered,
-            "failed": record.failed,
+    found: dict[str, object] = {}
+    for key, record in sorted(gateway.health.targets.items()):
+        totals = None if together is None else together.totals(key)
+        answered, failed, first_byte = totals or (record.answered, record.failed, record.first_byte_s)
+        found[key] = {
+            "answered": answered,
+            "failed": failed,
             "failure_rate": round(record.failure_rate, 3),
-            "first_byte_s": round(record.first_byte_s, 6),
+            "first_byte_s": round(first_byte, 6),
             "rests_s": max(0.0, round(gateway.health.resting.get(key, now) - now, 1)),
         }
-        for key, record in sorted(gateway.health.targets.items())
-    }
+    return found
 
 
 _OPEN = frozenset({"/healthz", "/readyz"})  # for whoever watches that the process lives

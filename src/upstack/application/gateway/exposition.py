@@ -27,6 +27,8 @@ METRICS = (  # name, type, help: the reference is generated from it
 )
 
 
+_LARGEST = frozenset({"upstack_target_resting", "upstack_config_generation"})  # the same in every worker
+_LONGEST_FIRST = sorted((name for name, _, _ in METRICS), key=len, reverse=True)
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})  # in the value of a label
 
 
@@ -37,6 +39,27 @@ def exposition(gateway: Gateway) -> bytes:
     for name, kind, text in METRICS:
         lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
         lines += (f"{name}{sample}" for sample in samples[name])
+    return "\n".join([*lines, ""]).encode()
+
+
+def add_up(pages: Iterable[bytes], *, counters_alone: bool = False) -> bytes:
+    """Make one page of several: counters and amounts are added, of the other gauges the largest counts."""
+    kinds = {name: kind for name, kind, _ in METRICS}
+    found: dict[str, dict[str, float]] = {name: {} for name in kinds}
+    for page in pages:
+        for line in page.decode().splitlines():
+            if line.startswith("#"):
+                continue
+            sample, _, text = line.rpartition(" ")
+            name = next(name for name in _LONGEST_FIRST if sample.startswith(name))
+            if counters_alone and kinds[name] == "gauge":
+                continue
+            rows, number = found[name], float(text)
+            rows[sample] = max(rows.get(sample, 0.0), number) if name in _LARGEST else rows.get(sample, 0.0) + number
+    lines: list[str] = []
+    for name, kind, text in METRICS:
+        lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
+        lines += (f"{sample}{_value(number)}" for sample, number in found[name].items())
     return "\n".join([*lines, ""]).encode()
 
 

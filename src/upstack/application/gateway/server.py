@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
@@ -27,6 +27,7 @@ from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
 from upstack.application.gateway.limits.meters import Meters
 from upstack.application.gateway.state import build_state
+from upstack.application.gateway.together import Place, Together
 from upstack.core.clock import SystemClock
 from upstack.core.config import Config, ledger_place, load_config
 from upstack.core.errors import ConfigError, UpstackError
@@ -61,7 +62,7 @@ class Options(msgspec.Struct, frozen=True):
     replay: Path | None = None  # recorded traffic to answer from
     speed: float = 0.0  # of replayed latency: 0 none, 1 as recorded
     prices: Path | None = None
-    server: Mapping[str, object] = {}  # members of [server] that flags override
+    server: Mapping[str, Any] = {}  # members of [server] that flags override
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -93,14 +94,26 @@ def announce(listening: Listening) -> None:
 
 
 async def serve(
-    options: Options, ready: Callable[[Listening], None] = announce, stop: asyncio.Event | None = None
+    options: Options,
+    ready: Callable[[Listening], None] = announce,
+    stop: asyncio.Event | None = None,
+    place: Place | None = None,
 ) -> None:
-    """Run the gateway until SIGTERM, SIGINT or `stop`. Raises ConfigError or LedgerError where it cannot start."""
+    """Run the gateway until SIGTERM, SIGINT or `stop`. Raises ConfigError or LedgerError where it cannot start.
+
+    `place` is its place among several workers.
+    """
     config = read_config(options)
+    stop = stop or asyncio.Event()
     replay = _replay(options)
-    state = _state(config, 1, replay)
-    listener = _listen(config.server.host, config.server.port)
-    ledger = LedgerClient(ledger_place(config.server.ledger), limit_bytes=config.server.ledger_queue_bytes)
+    state = state_of(config, 1, replay)
+    port = config.server.port if place is None else place.port
+    listener = listen(config.server.host, port, shared=place is not None)
+    ledger = LedgerClient(
+        ledger_place(config.server.ledger),
+        limit_bytes=config.server.ledger_queue_bytes,
+        door=None if place is None else place.door,
+    )
     backends: dict[str, Backend] = {"openai": OpenAIBackend()}
     if replay is not None:
         backends["replay"] = replay
@@ -108,13 +121,16 @@ async def serve(
     try:
         if config.server.receipts != "off":
             await ledger.start()
-        slots = Slots(make_memory(1), 1)
+        slots = Slots(make_memory(1), 1) if place is None else Slots(place.memory, place.row)
         meters = Meters(config, state.tasks, slots, await _spent(config), anew=True)
         gateway = Gateway(
             config, state, ledger, backends, meters, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
         )
         reloader = _Reloader(gateway, options, replay, slots)
-        await _run(gateway, reloader, listener, ready, stop or asyncio.Event())
+        if place is not None:
+            reloader.together = Together(gateway, place, slots)
+            asyncio.get_running_loop().add_reader(place.leash, stop.set)
+        await _run(gateway, reloader, listener, ready, stop)
     finally:
         listener.close()
         for backend in backends.values():
@@ -132,7 +148,7 @@ async def _run(
     protocol = hot_protocol(gateway)
     server = _Server(
         uvicorn.Config(
-            build_app(gateway, reloader.reload),
+            build_app(gateway, reloader.reload_all, reloader.together),
             http=protocol,
             ws="none",
             lifespan="off",
@@ -164,7 +180,7 @@ async def _run(
             watcher.cancel()
 
 
-def run(options: Options, ready: Callable[[Listening], None] = announce) -> None:
+def run(options: Options, ready: Callable[[Listening], None] = announce, place: Place | None = None) -> None:
     """Run `serve` on an event loop of its own: uvloop where there is one."""
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
@@ -173,7 +189,7 @@ def run(options: Options, ready: Callable[[Listening], None] = announce) -> None
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(options, ready))
+        runner.run(serve(options, ready, place=place))
 
 
 class _Server(uvicorn.Server):
@@ -194,6 +210,14 @@ class _Reloader:
         self._slots = slots
         self._seen = self._stamp()
         self._soon: asyncio.Future[None] | None = None  # a reload that has not read the file yet
+        self.together: Together | None = None  # the other workers
+
+    async def reload_all(self) -> int:
+        """Reload as `reload` does, and have the other workers do so too."""
+        generation = await self.reload()
+        if self.together is not None:
+            self.together.reloaded()
+        return generation
 
     async def reload(self) -> int:
         """Read the file again and swap; returns the new generation. Raises ConfigError and changes nothing."""
@@ -203,7 +227,7 @@ class _Reloader:
             spent = await _spent(gateway.config)
             config = read_config(self._options)  # from here to the swap without a wait: no reload comes between
             self._keep_what_cannot_change(config)
-            state = _state(config, gateway.state.generation + 1, self._replay)
+            state = state_of(config, gateway.state.generation + 1, self._replay)
         except UpstackError:
             gateway.metrics.reloads_refused += 1
             raise
@@ -216,8 +240,9 @@ class _Reloader:
             self._soon = asyncio.ensure_future(self._reload_and_tell())
 
     def look(self) -> None:
-        """Reload if the file has changed since it was last read."""
-        if self._stamp() != self._seen:
+        """Reload if the file has changed since it was last read, or another worker was asked to."""
+        asked = self.together is not None and self.together.look()
+        if asked or self._stamp() != self._seen:
             self.reload_soon()
 
     async def _reload_and_tell(self) -> None:
@@ -252,7 +277,7 @@ class _Reloader:
 
     def _keep_what_cannot_change(self, config: Config) -> None:
         old, new = self._gateway.config.server, config.server
-        for name in ("host", "port", "ledger", "ledger_queue_bytes"):
+        for name in ("host", "port", "workers", "ledger", "ledger_queue_bytes"):
             if getattr(old, name) != getattr(new, name):
                 raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
         if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:
@@ -322,7 +347,8 @@ def _stop_signal(server: uvicorn.Server, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-def _state(config: Config, generation: int, replay: ReplayBackend | None) -> State:
+def state_of(config: Config, generation: int, replay: ReplayBackend | None) -> State:
+    """Lay out the state of a configuration."""
     if replay is None:
         return build_state(config, os.environ, generation)
     from upstack.foundation.backends.replay import replay_providers  # noqa: PLC0415 - only `--replay` needs it
@@ -346,10 +372,13 @@ def _only_loopback(host: str) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Take a port, which our other processes may take too where it is `shared`; ConfigError where it is not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:

@@ -54,13 +54,14 @@ class LedgerClient:
     """A ledger in a SQLite file, or in PostgreSQL by URL. See `Ledger` for what each method promises.
 
     `limit_bytes` bounds what waits to be written. `lock_wait` is how many seconds `start` waits for the writer of a
-    gateway that has just ended.
+    gateway that has just ended. `door`: the Unix socket of a writer that several workers share, in place of one's own.
     """
 
     __slots__ = (
         "_backlog",
         "_closing",
         "_deaths",
+        "_door",
         "_drained",
         "_flight",
         "_limit",
@@ -81,11 +82,19 @@ class LedgerClient:
         "written",
     )
 
-    def __init__(self, place: Path | str, *, limit_bytes: int = 64 * 1024 * 1024, lock_wait: float = 10.0) -> None:
+    def __init__(
+        self,
+        place: Path | str,
+        *,
+        limit_bytes: int = 64 * 1024 * 1024,
+        lock_wait: float = 10.0,
+        door: str | None = None,
+    ) -> None:
         self.place = str(place)
         self.queue_bytes = self.written = self.dropped = 0
         self._limit = limit_bytes
         self._lock_wait = lock_wait
+        self._door = door
         self._loop: asyncio.AbstractEventLoop
         self._link: WriterLink | None = None
         self._next = _Batch()  # is being gathered
@@ -356,7 +365,10 @@ class LedgerClient:
 
     async def _connect(self, *, recover: bool) -> WriterLink:
         link = WriterLink(self._on_answer, self._on_lost)
-        await link.start(self.place, self._lock_wait, recover=recover)
+        if self._door is None:
+            await link.start(self.place, self._lock_wait, recover=recover)
+        else:
+            await link.connect(self._door)
         return link
 
     def _on_lost(self) -> None:

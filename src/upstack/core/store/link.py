@@ -1,4 +1,4 @@
-"""One writer process, from the gateway: started, spoken to over a socket pair, and ended."""
+"""The writer, from the gateway: its own, started and ended with it, or one that several workers share."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ class WriterLink(asyncio.Protocol):
         self._on_answer = on_answer
         self._on_lost = on_lost
         self._ready: asyncio.Future[str | None] | None = None
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None  # None: somebody else's
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._started = False
         self._ended = False
 
-    async def start(self, place: str, lock_wait: float, *, recover: bool) -> None:
-        """Start the process and wait until it is ready; LedgerError says why it cannot be."""
+    async def start(self, place: str, lock_wait: float, *, recover: bool, listener: int | None = None) -> None:
+        """Start the process and wait until it is ready; LedgerError says why it cannot be.
+
+        With the descriptor of a `listener` it serves those who connect there, until this link is closed and they left.
+        """
         loop = asyncio.get_running_loop()
         ready = self._ready = loop.create_future()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(theirs.fileno(), lock_wait, recover=recover)
+            self._process = _spawn(theirs.fileno(), lock_wait, listener, recover=recover)
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
             self.send(frame(place))
@@ -60,10 +63,26 @@ class WriterLink(asyncio.Protocol):
             raise LedgerError(reason, code=WRITER_DIED if reason is _DIED else None)
         self._started = True
 
+    async def connect(self, door: str) -> None:
+        """Connect to a writer that listens at the path `door`, and wait until it is ready; LedgerError if it is not."""
+        loop = asyncio.get_running_loop()
+        ready = self._ready = loop.create_future()
+        try:
+            await loop.create_unix_connection(lambda: self, door)
+            reason = await asyncio.wait_for(ready, _START_S)
+        except TimeoutError:
+            reason = f"the ledger's writer did not answer within {_START_S:.0f} seconds"
+        except OSError as error:
+            reason = f"the ledger's writer cannot be reached: {error.strerror}"
+        if reason is not None:
+            await self.close()
+            raise LedgerError(reason, code=WRITER_DIED)
+        self._started = True
+
     @property
-    def pid(self) -> int:
-        """The writer's process id."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The writer's process id, where it is ours."""
+        return None if self._process is None else self._process.pid
 
     def send(self, message: bytearray) -> None:
         """Send a batch; the one before must have been answered."""
@@ -71,8 +90,11 @@ class WriterLink(asyncio.Protocol):
             self._transport.write(message)
 
     def kill(self) -> None:
-        """End a writer that hangs; `on_lost` follows."""
-        self._process.kill()
+        """End a writer that hangs, or the connection to it; `on_lost` follows."""
+        if self._process is not None:
+            self._process.kill()
+        elif self._transport is not None:
+            self._transport.abort()
 
     async def close(self) -> None:
         """Let the writer finish what it was sent and end; kill it where it does not within 5 seconds."""
@@ -117,6 +139,8 @@ class WriterLink(asyncio.Protocol):
             ready.set_result(reason)
 
     def _reap(self) -> None:
+        if self._process is None:
+            return
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -124,7 +148,7 @@ class WriterLink(asyncio.Protocol):
             self._process.wait()
 
 
-def _spawn(descriptor: int, lock_wait: float, *, recover: bool) -> subprocess.Popen[bytes]:
+def _spawn(descriptor: int, lock_wait: float, listener: int | None, *, recover: bool) -> subprocess.Popen[bytes]:
     """Start the writer where the gateway's own modules are found, in a session that no terminal can interrupt."""
     folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -136,10 +160,11 @@ def _spawn(descriptor: int, lock_wait: float, *, recover: bool) -> subprocess.Po
             str(descriptor),
             str(lock_wait),
             "1" if recover else "0",
+            *([] if listener is None else [str(listener)]),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        pass_fds=[descriptor],
+        pass_fds=[descriptor] if listener is None else [descriptor, listener],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
     )

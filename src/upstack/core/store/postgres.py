@@ -61,6 +61,17 @@ class PostgresLedger(Recorder):
         except psycopg.Error as error:
             raise LedgerError(describe(self._url, error)) from None
 
+    def abandon(self, receipt_ids: list[str]) -> None:
+        """Turn openings whose gateway has died into truncated receipts."""
+        try:
+            database = self._connection()
+            with database.transaction():
+                head = self.close_these(database, receipt_ids)
+            self.head = head
+        except psycopg.Error as error:
+            self._release()
+            raise LedgerError(describe(self._url, error)) from None
+
     def record(self, batch: Batch) -> Failures:
         """Make a batch durable in one commit, and return the rows that could not be."""
         try:

@@ -44,6 +44,7 @@ class Statements:
         kept = "request, subject, cipher_key"
         here = f"chain = {mark} AND id > {mark}"
         self.left_open = f"SELECT {_NAMES}, {kept} FROM openings WHERE {here} ORDER BY id LIMIT 20"
+        self.opening = f"SELECT {_NAMES}, {kept} FROM openings WHERE id = {mark}"
         self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
         self.newest = f"SELECT seq, hash FROM receipts WHERE seq BETWEEN {mark} AND {mark} ORDER BY seq DESC LIMIT 1"
         self.move_head = f"UPDATE chains SET head_seq = {mark}, head_hash = {mark} WHERE id = {mark}"
@@ -73,6 +74,10 @@ class Recorder(ABC):
     @abstractmethod
     def recover(self) -> int:
         """Turn the openings that a crash left into truncated receipts, and return how many there were."""
+
+    @abstractmethod
+    def abandon(self, receipt_ids: list[str]) -> None:
+        """Turn openings whose gateway has died into truncated receipts; LedgerError where that cannot be written."""
 
     @abstractmethod
     def close(self) -> None:
@@ -128,13 +133,19 @@ class Recorder(ABC):
     def close_openings(self, database: Any, after: str) -> tuple[Head, int, str]:
         """Turn up to 20 openings with ids above `after` into receipts: the new head, how many, and the last id."""
         left = database.execute(self.statements.left_open, (self.chain, after)).fetchall()
-        head = self.head
-        if left:
-            rows = [_truncated(row[:_COUNT]) for row in left]
-            kept = [_left(*row[_COUNT:]) for row in left]
-            head, _ = self._chain_on(database, rows, kept, singly=True)
-            self.many(database, self.statements.delete_opening, [(row[_ID],) for row in rows])
-        return head, len(left), left[-1][_ID] if left else after
+        return self._close(database, left), len(left), left[-1][_ID] if left else after
+
+    def close_these(self, database: Any, receipt_ids: list[str]) -> Head:
+        """Turn those of the openings that are still there into receipts: the new head."""
+        left = [row for each in receipt_ids for row in database.execute(self.statements.opening, (each,)).fetchall()]
+        return self._close(database, left)
+
+    def _close(self, database: Any, left: list[Any]) -> Head:
+        rows = [_truncated(row[:_COUNT]) for row in left]
+        kept = [_left(*row[_COUNT:]) for row in left]
+        head, _ = self._chain_on(database, rows, kept, singly=True)
+        self.many(database, self.statements.delete_opening, [(row[_ID],) for row in rows])
+        return head
 
     def kept(self, content: Content) -> Kept:
         """Make of a content what is stored."""

@@ -71,6 +71,15 @@ class SqliteLedger(Recorder):
         except sqlite3.Error as error:
             raise LedgerError(describe(self.path, error)) from None
 
+    def abandon(self, receipt_ids: list[str]) -> None:
+        """Turn openings whose gateway has died into truncated receipts."""
+        try:
+            with _transaction(self._connection()) as database:
+                head = self.close_these(database, receipt_ids)
+            self.head = head
+        except sqlite3.Error as error:
+            raise LedgerError(describe(self.path, error)) from None
+
     def record(self, batch: Batch) -> Failures:
         """Make a batch durable in one commit, and return the rows that could not be."""
         try:

@@ -1,9 +1,10 @@
-"""The process that writes the ledger: `python -m upstack.core.store.writer FD WAIT RECOVER`.
+"""The process that writes the ledger: `python -m upstack.core.store.writer FD WAIT RECOVER [LISTENER]`.
 
 A process and not a thread, so that it never holds up the gateway's event loop. It reads batches from the socket FD and
 ends when that ends: after the gateway is gone, killed or not, it still writes what had been sent. Signals from a
 terminal or a service manager reach it too, hence it ignores them. Where the ledger is comes first from the socket, as
-a command line can be seen by everybody on the machine, and a URL may hold a password.
+a command line can be seen by everybody on the machine, and a URL may hold a password. With LISTENER, the descriptor of
+a listening Unix socket, the batches come from workers that connect to it (`hub`), and FD only says when to end.
 """
 
 from __future__ import annotations
@@ -15,45 +16,10 @@ import socket
 import sys
 
 from upstack.core.errors import LedgerError
-from upstack.core.store.frames import ALL_WRITTEN, LENGTH, decode_batch, decode_place, frame
+from upstack.core.store.frames import ALL_WRITTEN, decode_batch, decode_place, frame
+from upstack.core.store.inbox import Inbox
 from upstack.core.store.places import is_postgres
 from upstack.core.store.recording import Recorder
-
-_BUFFER_BYTES = 256 * 1024
-
-
-class Inbox:
-    """Reads frames from a blocking socket into one buffer that is used again."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._buffer = bytearray(_BUFFER_BYTES)
-
-    def read(self) -> memoryview | None:
-        """Return the next message, good until the next call; None at the end, a half message included."""
-        have = self._fill(memoryview(self._buffer), 0, LENGTH.size)
-        if have < LENGTH.size:
-            return None
-        end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
-        buffer = self._buffer
-        if end > len(buffer):  # a large content: a buffer of its own, given back after it
-            buffer = bytearray(end)
-            buffer[:have] = memoryview(self._buffer)[:have]
-        view = memoryview(buffer)
-        if self._fill(view, have, end) < end:
-            return None
-        return view[LENGTH.size : end]  # the gateway sends the next only after the answer, so nothing comes behind it
-
-    def _fill(self, view: memoryview, have: int, need: int) -> int:
-        while have < need:
-            try:
-                got = self._connection.recv_into(view[have:])
-            except ConnectionResetError:  # the gateway was killed with an answer unread
-                got = 0
-            if not got:
-                break
-            have += got
-        return have
 
 
 def serve(connection: socket.socket, inbox: Inbox, ledger: Recorder) -> None:
@@ -80,7 +46,7 @@ def open_ledger(place: str, wait: float) -> Recorder:
     return SqliteLedger(place, Lock(place, wait))
 
 
-def main(descriptor: str, wait: str, recover: str) -> int:
+def main(descriptor: str, wait: str, recover: str, listener: str | None = None) -> int:
     """Run the writer; the arguments are those of the command line."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -98,7 +64,12 @@ def main(descriptor: str, wait: str, recover: str) -> int:
         return 1
     _say(connection, frame(None))
     gc.disable()  # a batch makes many objects and no cycles
-    serve(connection, inbox, ledger)
+    if listener is None:
+        serve(connection, inbox, ledger)
+    else:
+        from upstack.core.store.hub import Hub  # noqa: PLC0415
+
+        Hub(connection, socket.socket(fileno=int(listener)), ledger).serve()
     ledger.close()
     return 0
 
