@@ -54,8 +54,8 @@ async def written(path: Path, receipt_id: str) -> Receipt:
 
 def writer_of(client: LedgerClient) -> int:
     """The process id of the writer."""
-    assert client._link is not None
-    return client._link._process.pid
+    assert client.writer is not None
+    return client.writer
 
 
 @pytest.fixture(params=[uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
