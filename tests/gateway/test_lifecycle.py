@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.gateway.serving import SRC, Serving, chat, provider
-from upstack.application.gateway.server import SETTLE
+from upstack.application.gateway.reloader import SETTLE
 from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider, post_bytes
 
 

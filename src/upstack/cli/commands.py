@@ -50,7 +50,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; with --json one line of JSON says where it listens."""
-    from upstack.application.gateway.server import Options
+    from upstack.application.gateway.setup import Options
     from upstack.cli.serving import run
 
     flags: dict[str, Any] = {"host": host, "port": port, "ledger": ledger, "workers": workers}

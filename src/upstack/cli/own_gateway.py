@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from upstack.application.gateway.server import Listening, Options, serve
+from upstack.application.gateway.server import serve
+from upstack.application.gateway.setup import Listening, Options
 from upstack.cli.options import config_path, tidy
 
 

@@ -57,17 +57,27 @@ class RequestError(UpstackError):
 
 
 class LimitError(RequestError):
-    """A budget or a rate is used up, or the request costs more than it is worth. `retry_after` in seconds, or None."""
+    """A budget or a rate is used up, or the request costs more than it is worth.
+
+    `retry_after` in seconds, or None. `pending`: more of a budget is being asked for, so that waiting a moment helps.
+    """
 
     status = 429
     type = "limit_error"
     code = "rate_limit_exceeded"
 
     def __init__(
-        self, message: str, *, code: str | None = None, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+        pending: bool = False,
     ) -> None:
         super().__init__(message, code=code, status=status)
         self.retry_after = retry_after
+        self.pending = pending
 
 
 class Failure(enum.StrEnum):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from upstack.foundation.backends.base import Call
 
 _STREAM = b"text/event-stream"
+LEASE_WAIT = 0.02  # seconds between looks at whether a share of a budget has come
+LEASE_WAITS = 100
 LINGER = 1.0  # seconds a provider may take to end its body after its stream said [DONE]
 
 _LEAST: tuple[Capture, ...] = ("none", "hash", "full")
@@ -71,6 +73,7 @@ class Exchange:
         "_target",
         "_timer",
         "_tried",
+        "_waits",
         "id",
         "sink",
     )
@@ -94,6 +97,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._hold: Hold | None = None
         self._note: str | None = None
+        self._waits = 0  # for a share of a budget
         self._stream: ChatStream | None = None
         self._first_byte: float | None = None
         self._known = False  # the ledger knows of the stream: its first byte may go out
@@ -162,7 +166,7 @@ class Exchange:
         if self._hold is not None:
             refusal = self._hold.reserve(now)
             if refusal is not None:
-                self._deny(refusal)
+                self._refused(refusal, index)
                 return
         self._index = index
         self._target = target = self._plan.targets[index]
@@ -365,6 +369,17 @@ class Exchange:
         shown = summary(self._plan, self._tried)
         self._out = (shown.status, self._headers(JSON + retry_after(shown.retry_after)), chat.error_body(shown))
         self._end("failed", shown.status, shown.code)
+
+    def _refused(self, refusal: LimitError, index: int) -> None:
+        """Wait a moment where this host is about to get more of a budget, else end."""
+        if refusal.pending and self._waits < LEASE_WAITS:
+            self._waits += 1
+            self._timer = self._gateway.loop.call_later(LEASE_WAIT, self._attempt, index)
+        elif refusal.pending:
+            message = "The budget is shared with other hosts, and no share of it could be had: is the ledger reachable?"
+            self._deny(LimitError(message, code="budget_unknown", status=503, retry_after=1.0))
+        else:
+            self._deny(refusal)
 
     def _deny(self, error: LimitError) -> None:
         """A limit forbids the next attempt. What was asked before it, or is refused for its cost, has a receipt."""

@@ -6,41 +6,34 @@ import asyncio
 import contextlib
 import errno
 import gc
-import os
 import random
 import signal
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import uvicorn
-from msgspec.structs import replace
 
 from upstack.application.gateway.app import build_app
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
-from upstack.application.gateway.limits.meters import Meters
-from upstack.application.gateway.state import build_state
+from upstack.application.gateway.limits.source import MeterSource
+from upstack.application.gateway.reloader import Reloader
+from upstack.application.gateway.setup import Listening, Options, log, read_config, state_of
 from upstack.application.gateway.together import Place, Together
 from upstack.core.clock import SystemClock
-from upstack.core.config import Config, ledger_place, load_config
-from upstack.core.errors import ConfigError, UpstackError
+from upstack.core.config import ledger_place
+from upstack.core.errors import ConfigError
 from upstack.core.slots import Slots, make_memory
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.store.places import shown
-from upstack.core.store.reading import spent_by
-from upstack.core.store.spending import Spent
-from upstack.core.types import State
 from upstack.foundation.backends.openai import OpenAIBackend
-from upstack.foundation.prices import load_list, load_prices_toml
-from upstack.foundation.upstream.origin import authority, is_loopback
+from upstack.foundation.prices import load_list
+from upstack.foundation.upstream.origin import authority
 
 if TYPE_CHECKING:
     from upstack.foundation.backends.base import Backend
@@ -51,38 +44,6 @@ PRICE_CHECK = 60  # seconds between looks at prices that change with the hour or
 BACKLOG = 2048  # connections waiting to be accepted
 GC_THRESHOLD = (20_000, 20, 20)  # young objects of a request die by their reference counts
 GOODBYE = 3  # seconds connections may take to close once nothing is in flight
-SETTLE = 0.05  # seconds a changed configuration file must have stood still before it is read
-SETTLE_LIMIT = 5.0  # seconds it is waited for
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What the command line adds to the file."""
-
-    config: Path | None = None
-    replay: Path | None = None  # recorded traffic to answer from
-    speed: float = 0.0  # of replayed latency: 0 none, 1 as recorded
-    prices: Path | None = None
-    server: Mapping[str, Any] = {}  # members of [server] that flags override
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """What a gateway says of itself once it can be connected to."""
-
-    url: str  # with /v1
-    providers: list[str]
-    receipts: str
-    ledger: str | None  # None: nothing is recorded
-
-
-def read_config(options: Options, environ: Mapping[str, str] = os.environ) -> Config:
-    """Default < file < environment < flag. Raises ConfigError."""
-    config = load_config(options.config, environ)
-    if options.prices is not None:
-        config = replace(config, prices={**config.prices, **load_prices_toml(options.prices)})
-    config = replace(config, server=replace(config.server, **dict(options.server)))
-    if not config.keys:
-        _only_loopback(config.server.host)
-    return config
 
 
 def announce(listening: Listening) -> None:
@@ -122,15 +83,22 @@ async def serve(
         if config.server.receipts != "off":
             await ledger.start()
         slots = Slots(make_memory(1), 1) if place is None else Slots(place.memory, place.row)
-        meters = Meters(config, state.tasks, slots, await _spent(config), anew=True)
+        source = MeterSource(
+            slots, ledger, recorded=config.server.receipts != "off", leads=place is None or place.row == 1
+        )
+        meters = source.meters(config, state.tasks, await source.spent(), anew=True)
         gateway = Gateway(
             config, state, ledger, backends, meters, clock=SystemClock(), new_id=ReceiptIds(), rng=random.Random()
         )
-        reloader = _Reloader(gateway, options, replay, slots)
+        reloader = Reloader(gateway, options, replay, source)
         if place is not None:
             reloader.together = Together(gateway, place, slots)
             asyncio.get_running_loop().add_reader(place.leash, stop.set)
-        await _run(gateway, reloader, listener, ready, stop)
+        keeper = asyncio.ensure_future(source.keep_leases())
+        try:
+            await _run(gateway, reloader, listener, ready, stop)
+        finally:
+            keeper.cancel()
     finally:
         listener.close()
         for backend in backends.values():
@@ -140,7 +108,7 @@ async def serve(
 
 async def _run(
     gateway: Gateway,
-    reloader: _Reloader,
+    reloader: Reloader,
     listener: socket.socket,
     ready: Callable[[Listening], None],
     stopping: asyncio.Event,
@@ -200,97 +168,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Reloader:
-    """Swaps the state when the configuration changes; a broken file is refused and the old state stays."""
-
-    def __init__(self, gateway: Gateway, options: Options, replay: ReplayBackend | None, slots: Slots) -> None:
-        self._gateway = gateway
-        self._options = options
-        self._replay = replay
-        self._slots = slots
-        self._seen = self._stamp()
-        self._soon: asyncio.Future[None] | None = None  # a reload that has not read the file yet
-        self.together: Together | None = None  # the other workers
-
-    async def reload_all(self) -> int:
-        """Reload as `reload` does, and have the other workers do so too."""
-        generation = await self.reload()
-        if self.together is not None:
-            self.together.reloaded()
-        return generation
-
-    async def reload(self) -> int:
-        """Read the file again and swap; returns the new generation. Raises ConfigError and changes nothing."""
-        gateway = self._gateway
-        try:
-            await self._settle()
-            spent = await _spent(gateway.config)
-            config = read_config(self._options)  # from here to the swap without a wait: no reload comes between
-            self._keep_what_cannot_change(config)
-            state = state_of(config, gateway.state.generation + 1, self._replay)
-        except UpstackError:
-            gateway.metrics.reloads_refused += 1
-            raise
-        gateway.swap(config, state, Meters(config, state.tasks, self._slots, spent))
-        return state.generation
-
-    def reload_soon(self) -> None:
-        """Reload from a signal or the watcher: the result goes to the log. One that is about to read is enough."""
-        if self._soon is None:
-            self._soon = asyncio.ensure_future(self._reload_and_tell())
-
-    def look(self) -> None:
-        """Reload if the file has changed since it was last read, or another worker was asked to."""
-        asked = self.together is not None and self.together.look()
-        if asked or self._stamp() != self._seen:
-            self.reload_soon()
-
-    async def _reload_and_tell(self) -> None:
-        try:
-            log(f"configuration reloaded, generation {await self.reload()}")
-        except UpstackError as error:
-            log(f"configuration NOT reloaded, the old one stays: {error.message}")
-        finally:
-            self._soon = None
-
-    async def _settle(self) -> None:
-        """Wait until nobody is writing the file: cut between two tables it would pass for a whole one."""
-        deadline = time.monotonic() + SETTLE_LIMIT
-        while True:
-            self._seen = self._stamp()
-            await asyncio.sleep(SETTLE)
-            if self._seen == self._stamp():
-                break
-            if time.monotonic() > deadline:
-                raise ConfigError(f"{self._options.config}: still being written after {SETTLE_LIMIT:.0f} s")
-        if self._seen is not None and self._seen[1] == 0:
-            raise ConfigError(f"{self._options.config}: empty, as if cut short while it was written")
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        if self._options.config is None:
-            return None
-        try:
-            found = self._options.config.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _keep_what_cannot_change(self, config: Config) -> None:
-        old, new = self._gateway.config.server, config.server
-        for name in ("host", "port", "workers", "ledger", "ledger_queue_bytes"):
-            if getattr(old, name) != getattr(new, name):
-                raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
-        if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:
-            raise ConfigError('server.receipts = "off" cannot change while serving: restart, or set it back')
-
-
-async def _spent(config: Config) -> dict[str, Spent]:
-    """What the ledger knows to be spent."""
-    if config.server.receipts == "off":
-        return {}
-    return await asyncio.to_thread(spent_by, ledger_place(config.server.ledger), time.time())
-
-
 async def _drain(gateway: Gateway, server: uvicorn.Server, stopping: asyncio.Event) -> None:
     """Once told to stop: take no more, let what is in flight finish within the limit, then stop."""
     await stopping.wait()
@@ -303,7 +180,7 @@ async def _drain(gateway: Gateway, server: uvicorn.Server, stopping: asyncio.Eve
     server.should_exit = True
 
 
-async def _watch(protocol: type[HotProtocol], reloader: _Reloader) -> None:
+async def _watch(protocol: type[HotProtocol], reloader: Reloader) -> None:
     """Look at the configuration file and at silent callers, for ever: no error of ours may end that."""
     while True:
         await asyncio.sleep(TICK)
@@ -347,29 +224,12 @@ def _stop_signal(server: uvicorn.Server, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-def state_of(config: Config, generation: int, replay: ReplayBackend | None) -> State:
-    """Lay out the state of a configuration."""
-    if replay is None:
-        return build_state(config, os.environ, generation)
-    from upstack.foundation.backends.replay import replay_providers  # noqa: PLC0415 - only `--replay` needs it
-
-    return build_state(config, os.environ, generation, replayed=replay_providers(replay), models=replay.models)
-
-
 def _replay(options: Options) -> ReplayBackend | None:
     if options.replay is None:
         return None
     from upstack.foundation.backends.replay import ReplayBackend  # noqa: PLC0415 - only `--replay` needs it
 
     return ReplayBackend(options.replay, speed=options.speed)
-
-
-def _only_loopback(host: str) -> None:
-    if not is_loopback(host):
-        raise ConfigError(
-            f'host "{host}": without keys only loopback (127.0.0.1, ::1, localhost) is served, as everybody who '
-            "reaches the port could spend your money; make keys with `upstack keys new NAME`, or use a tunnel (ssh -L)"
-        )
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -396,8 +256,3 @@ def _listening(gateway: Gateway, listener: socket.socket) -> Listening:
     ledger = None if gateway.receipts == "off" else shown(ledger_place(gateway.limits.ledger))
     url = f"http://{authority(host, port)}/v1"
     return Listening(url, sorted(gateway.state.providers), gateway.receipts, ledger)
-
-
-def log(message: str) -> None:
-    """Tell the operator: one line on standard error, never content or secrets."""
-    print(f"upstack: {message}", file=sys.stderr, flush=True)  # noqa: T201 - the process's own log

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from upstack.application.gateway.server import Listening, Options, run
+from upstack.application.gateway.server import run
+from upstack.application.gateway.setup import Listening, Options
 from upstack.application.gateway.together import Place
 from upstack.core.errors import UpstackError
 

@@ -21,16 +21,8 @@ from pathlib import Path
 import msgspec
 
 import upstack
-from upstack.application.gateway.server import (
-    GOODBYE,
-    Listening,
-    Options,
-    announce,
-    listen,
-    log,
-    read_config,
-    state_of,
-)
+from upstack.application.gateway.server import GOODBYE, announce, listen
+from upstack.application.gateway.setup import Listening, Options, log, read_config, state_of
 from upstack.application.gateway.together import Place, bury
 from upstack.application.gateway.worker import Job, Word, job_bytes
 from upstack.core.config import Config, ledger_place

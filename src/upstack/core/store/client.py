@@ -122,6 +122,11 @@ class LedgerClient:
         return self._link is not None
 
     @property
+    def chain(self) -> int | None:
+        """The chain that the writer has, None while it is replaced."""
+        return None if self._link is None else self._link.chain
+
+    @property
     def writer(self) -> int | None:
         """The writer's process id, None while it is replaced."""
         return None if self._link is None else self._link.pid

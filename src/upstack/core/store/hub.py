@@ -71,7 +71,7 @@ class Hub:
         worker = _Worker(connection)
         self._looked_at.register(connection, selectors.EVENT_READ, worker)
         self._workers += 1
-        worker.say(frame(None))
+        worker.say(frame(self._ledger.chain))
 
     def _record(self, batches: list[tuple[_Worker, Batch]]) -> None:
         """Make several batches one commit, and tell each worker of its own."""

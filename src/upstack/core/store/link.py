@@ -29,7 +29,8 @@ class WriterLink(asyncio.Protocol):
     def __init__(self, on_answer: Callable[[Failures], None], on_lost: Callable[[], None]) -> None:
         self._on_answer = on_answer
         self._on_lost = on_lost
-        self._ready: asyncio.Future[str | None] | None = None
+        self._ready: asyncio.Future[str | int] | None = None
+        self.chain: int | None = None  # that the writer has; it keeps it for life
         self._process: subprocess.Popen[bytes] | None = None  # None: somebody else's
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
@@ -49,7 +50,7 @@ class WriterLink(asyncio.Protocol):
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
             self.send(frame(place))
-            reason = await asyncio.wait_for(ready, lock_wait + _START_S)
+            reason = self._heard(await asyncio.wait_for(ready, lock_wait + _START_S))
         except TimeoutError:
             reason = f"the ledger's writer for {shown(place)} did not start within {lock_wait + _START_S:.0f} seconds"
         except BaseException:
@@ -69,7 +70,7 @@ class WriterLink(asyncio.Protocol):
         ready = self._ready = loop.create_future()
         try:
             await loop.create_unix_connection(lambda: self, door)
-            reason = await asyncio.wait_for(ready, _START_S)
+            reason = self._heard(await asyncio.wait_for(ready, _START_S))
         except TimeoutError:
             reason = f"the ledger's writer did not answer within {_START_S:.0f} seconds"
         except OSError as error:
@@ -133,10 +134,17 @@ class WriterLink(asyncio.Protocol):
             self._ended = True
             self._on_lost()
 
-    def _say_ready(self, reason: str | None) -> None:
+    def _say_ready(self, word: str | int) -> None:
         ready, self._ready = self._ready, None
         if ready is not None and not ready.done():
-            ready.set_result(reason)
+            ready.set_result(word)
+
+    def _heard(self, word: str | int) -> str | None:
+        """Take the writer's chain; or the reason why it is not ready."""
+        if isinstance(word, str):
+            return word
+        self.chain = word
+        return None
 
     def _reap(self) -> None:
         if self._process is None:

@@ -7,6 +7,8 @@ other writer can go on with the chain before. A pooler must therefore leave sess
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from typing import Any
 
 from upstack.core.errors import LedgerError
@@ -21,9 +23,10 @@ try:
 except ImportError as missing:
     raise LedgerError("a ledger in PostgreSQL needs psycopg: pip install 'upstack[postgres]'") from missing
 
-_APPLICATION = 0x55505354  # "UPST": the class of our advisory locks
+APPLICATION = 0x55505354  # "UPST": the class of our advisory locks
 _CONNECT_S = 5
 _SILENCE_MS = 10_000  # of a server that has gone without a word
+_CHAIN_S = 20.0  # for which a chain is waited for that a lost session still holds
 _TABLES = ("receipts", "contents", "openings", "chains")
 
 
@@ -41,6 +44,7 @@ class PostgresLedger(Recorder):
         super().__init__()
         self._url = url
         self._database: psycopg.Connection | None = None
+        self._lost_at: float | None = None  # when the session that held the chain ended, until there is another
         try:
             self._connection()
         except psycopg.Error as error:
@@ -93,6 +97,7 @@ class PostgresLedger(Recorder):
         if self._database is not None:
             self._database.close()
             self._database = None
+            self._lost_at = time.monotonic()
 
     def of_a_row(self, error: Exception) -> bool:
         """Whether a refusal is about one row's values: all that are caught are."""
@@ -124,13 +129,23 @@ class PostgresLedger(Recorder):
             database = connect(self._url)
             try:
                 _prepare(database, self._url)
-                self.chain = _take_chain(database)
+                self._take_chain(database)
                 self.find_head(database)
             except BaseException:
                 database.close()
                 raise
             self._database = database
+            self._lost_at = None
         return self._database
+
+    def _take_chain(self, database: psycopg.Connection) -> None:
+        """Take a chain, and after a session was lost the same again: leases of budgets count on it."""
+        if self._lost_at is None:
+            self.chain = _take_chain(database)
+        elif not _hold(database, self.chain):
+            if time.monotonic() - self._lost_at > _CHAIN_S:
+                sys.exit(f"chain {self.chain} is held by a session that was lost")  # the next writer takes another
+            raise LedgerError(f"{shown(self._url)}: the session that was lost still holds its chain; it is tried again")
 
 
 def connect(url: str) -> psycopg.Connection:
@@ -204,5 +219,5 @@ def _take_chain(database: psycopg.Connection) -> int:
 
 
 def _hold(database: psycopg.Connection, chain: int) -> bool:
-    row = database.execute("SELECT pg_try_advisory_lock(%s, %s)", (_APPLICATION, chain)).fetchone()
+    row = database.execute("SELECT pg_try_advisory_lock(%s, %s)", (APPLICATION, chain)).fetchone()
     return row is not None and bool(row[0])

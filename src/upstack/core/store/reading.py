@@ -34,7 +34,7 @@ _CHARGED = "cost_picodollars + unknown_reserved_picodollars"
 _SPENT = (
     f"SELECT {{kind}}, sum(CASE WHEN day = ? THEN {_CHARGED} ELSE 0 END),"
     f" sum(CASE WHEN day LIKE ? THEN {_CHARGED} ELSE 0 END), sum({_CHARGED}), sum(requests)"
-    " FROM spend WHERE {kind} <> '' GROUP BY {kind}"
+    " FROM spend WHERE {kind} <> ''{here} GROUP BY {kind}"
 )
 
 Ask = Callable[..., list[Any]]  # a statement and its values: the rows
@@ -57,13 +57,17 @@ def list_receipts(place: Path | str, limit: int, before: str | None = None) -> l
     return [to_receipt(row) for row in rows]
 
 
-def spent_by(place: Path | str, now: float) -> dict[str, Spent]:
-    """What every key, team and task has spent, by "key/NAME" and so on; day and month are those of `now` (UTC)."""
+def spent_by(place: Path | str, now: float, chain: int | None = None) -> dict[str, Spent]:
+    """What every key, team and task has spent, by "key/NAME" and so on; day and month are those of `now` (UTC).
+
+    Of one chain, if given.
+    """
+    here = "" if chain is None else f" AND chain = {chain:d}"
     day = moment(now)[:10]
     found: dict[str, Spent] = {}
     with _reading(str(place)) as ask:
         for kind in ("key", "team", "task"):
-            rows = ask(_SPENT.format(kind=kind), day, f"{day[:7]}%")
+            rows = ask(_SPENT.format(kind=kind, here=here), day, f"{day[:7]}%")
             found |= {f"{kind}/{name}": Spent(*(int(number) for number in sums)) for name, *sums in rows}
     return found
 

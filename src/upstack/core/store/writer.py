@@ -62,7 +62,7 @@ def main(descriptor: str, wait: str, recover: str, listener: str | None = None) 
     except LedgerError as error:
         _say(connection, frame(error.message))
         return 1
-    _say(connection, frame(None))
+    _say(connection, frame(ledger.chain))
     gc.disable()  # a batch makes many objects and no cycles
     if listener is None:
         serve(connection, inbox, ledger)

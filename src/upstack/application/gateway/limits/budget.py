@@ -13,6 +13,9 @@ from upstack.core.types import Picodollars
 
 _DAY_S = 86_400
 _DAY, _DAY_SPENT, _MONTH, _MONTH_SPENT, _TOTAL_SPENT, _HELD = range(6)  # cells of the slot
+# Cells of the slot of its lease: the first six are written by the process that keeps it alone.
+_NUMBERS, _GRANTS, _FINAL, _DEMAND, _DEMANDED_AT = (0, 2, None), (1, 3, 4), 5, 6, 7
+_DEMAND_MS = 1000  # for which a demand that nobody repeats is minded
 
 
 class Calendar:
@@ -34,10 +37,12 @@ class Calendar:
 class Budget:
     """What one key, team or task may spend."""
 
-    __slots__ = ("_limits", "_mine", "_rows", "_who")
+    __slots__ = ("_lease", "_limits", "_mine", "_rows", "_who")
 
-    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, *, anew: bool) -> None:
+    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, lease: Slot | None = None, *, anew: bool) -> None:
+        """`lease`: where stands what this host may spend of it, where several hosts spend from it."""
         self._who = who
+        self._lease = lease
         self._limits = tuple(
             math.inf if limit is None else round(limit * 10**12) for limit in (limits.day, limits.month, limits.total)
         )
@@ -52,10 +57,16 @@ class Budget:
         mine[_HELD] += amount
         fence()
         held, *spent = self._sums(calendar)
-        for limit, used, period in zip(self._limits, spent, ("today", "this month", "in total"), strict=True):
+        limits = self._limits if self._lease is None else self._leased(calendar)
+        for index, (limit, used, period) in enumerate(
+            zip(limits, spent, ("today", "this month", "in total"), strict=True)
+        ):
             if used + held > limit:
                 mine[_HELD] -= amount
-                left = f"${usd(used)} of ${usd(int(limit))} {period} are spent"
+                if self._lease is not None and used + held <= self._limits[index] and not self._is_final(index):
+                    self._demand(amount)
+                    return LimitError("Waiting for a share of the budget", pending=True)
+                left = f"${usd(used)} of ${usd(int(self._limits[index]))} {period} are spent"
                 running = f", ${usd(held - amount)} held for what is under way" if held > amount else ""
                 message = f"The budget of {self._who} is used up: {left}{running}, and this may cost ${usd(amount)}"
                 return LimitError(message, code="budget_exceeded", status=402)
@@ -71,6 +82,65 @@ class Budget:
             mine[_MONTH_SPENT] += cost
         mine[_TOTAL_SPENT] += cost
         mine[_HELD] -= held
+
+    @property
+    def subject(self) -> str:
+        """Whose it is: key/NAME, team/NAME or task/NAME."""
+        return self._who.replace(" ", "/", 1)
+
+    def periods(self, calendar: Calendar) -> list[tuple[int, str, Picodollars]]:
+        """The periods that have a limit: which, its name and the limit."""
+        year, month = divmod(calendar.month, 12)
+        day = time.strftime("%Y-%m-%d", time.gmtime(calendar.day * _DAY_S))
+        names = (f"day {day}", f"month {year}-{month + 1:02}", "total")
+        return [(index, names[index], int(limit)) for index, limit in enumerate(self._limits) if limit != math.inf]
+
+    def used(self, index: int, calendar: Calendar) -> Picodollars:
+        """What this host has spent in a period, and holds."""
+        held, *spent = self._sums(calendar)
+        return spent[index] + held
+
+    def wanted(self) -> Picodollars:
+        """The most that somebody waits for."""
+        assert self._lease is not None  # noqa: S101 - asked of leased ones
+        now = int(time.monotonic() * 1000)
+        return max(row[_DEMAND] if now - row[_DEMANDED_AT] < _DEMAND_MS else 0 for row in self._lease.rows)
+
+    def grant(self, index: int, amount: Picodollars, calendar: Calendar, *, final: bool) -> None:
+        """Set what this host may spend in a period; `final`: there is no more to be had."""
+        assert self._lease is not None  # noqa: S101 - asked of leased ones
+        mine, number = self._lease.mine, _NUMBERS[index]
+        mine[_GRANTS[index]] = amount
+        if number is not None:
+            mine[number] = calendar.day if index == 0 else calendar.month
+        bit = 1 << index
+        mine[_FINAL] = mine[_FINAL] | bit if final else mine[_FINAL] & ~bit
+        fence()
+
+    def shrink(self, index: int, amount: Picodollars, calendar: Calendar) -> None:
+        """Let this host spend no more than `amount` in a period from now on."""
+        if self._leased(calendar)[index] > amount:
+            self.grant(index, amount, calendar, final=self._is_final(index))
+
+    def _leased(self, calendar: Calendar) -> tuple[float, ...]:
+        """What this host may spend in each period."""
+        assert self._lease is not None  # noqa: S101 - asked of leased ones
+        now = (calendar.day, calendar.month, None)
+        found = []
+        for index, limit in enumerate(self._limits):
+            number, cell = _NUMBERS[index], _GRANTS[index]
+            rows = [row for row in self._lease.rows if number is None or row[number] == now[index]]
+            found.append(math.inf if limit == math.inf else sum(row[cell] for row in rows))
+        return tuple(found)
+
+    def _is_final(self, index: int) -> bool:
+        assert self._lease is not None  # noqa: S101 - asked of leased ones
+        return any(row[_FINAL] >> index & 1 for row in self._lease.rows)
+
+    def _demand(self, amount: Picodollars) -> None:
+        assert self._lease is not None  # noqa: S101 - asked of leased ones
+        self._lease.mine[_DEMAND] = amount
+        self._lease.mine[_DEMANDED_AT] = int(time.monotonic() * 1000)
 
     def undo(self, amount: Picodollars) -> None:
         """Take back what was held: the attempt is not made."""

@@ -91,17 +91,19 @@ class Meters:
         slots: Slots,
         spent: Mapping[str, Spent],
         *,
+        leased: bool = False,
         anew: bool = False,
     ) -> None:
         """`spent` by "key/NAME", "team/NAME" and "task/NAME", as the ledger has it; it counts for new slots alone.
 
-        `anew`: the process has just begun, so that what its row still holds was another's, which died.
+        `leased`: other hosts may spend from the budgets too, and `spent` is this one's alone. `anew`: the process has
+        just begun, so that what its row still holds was another's, which died.
         """
         self.calendar = Calendar()
         self.calendar.look(time.time())
         self._reserve = config.server.default_reserve_tokens
         self._known: dict[tuple[str | None, str | None], _Meters | None] = {}
-        self._budgets: dict[str, Budget] = {}
+        self.budgets: dict[str, Budget] = {}
         self._rates: dict[str, Rate] = {}
         for kind, table in (("key", config.keys), ("team", config.teams), ("task", config.tasks)):
             for name, row in table.items():
@@ -110,7 +112,8 @@ class Meters:
                     known = spent.get(here, NOTHING_SPENT)
                     before = (self.calendar.day, known.day, self.calendar.month, known.month, known.total)
                     slot = slots.find(f"budget/{here}", before)
-                    self._budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, anew=anew)
+                    lease = slots.find(f"lease/{here}") if leased else None
+                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease, anew=anew)
                 if row.rate != RateConfig():
                     slot = slots.find(f"rate/{here}")
                     self._rates[here] = Rate(f"{kind} {name}", row.rate, slot, anew=anew)
@@ -152,7 +155,7 @@ class Meters:
         names = [f"task/{task}"]
         if caller is not None:
             names = [f"key/{caller.name}", f"team/{caller.team}", *names]
-        budgets = tuple(self._budgets[name] for name in names if name in self._budgets)
+        budgets = tuple(self.budgets[name] for name in names if name in self.budgets)
         rates = tuple(self._rates[name] for name in names if name in self._rates)
         worth = self._worths.get(task) if task is not None else None
         return _Meters(budgets, rates, worth) if budgets or rates or worth is not None else None
