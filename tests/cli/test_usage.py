@@ -15,7 +15,8 @@ import upstack
 from tests.cli.calling import Terminal, background, call
 from upstack.cli import app
 
-COMMANDS = ["ask", "demo", "doctor", "ledger verify", "reload", "routes", "serve", "tasks", "why"]
+COMMANDS = ["ask", "demo", "doctor", "keys list", "keys new", "keys rotate", "ledger verify", "reload", "routes"]
+COMMANDS += ["serve", "spend", "tasks", "why"]
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

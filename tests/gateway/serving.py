@@ -29,7 +29,7 @@ from upstack.core.types import State
 from upstack.foundation.backends.base import Backend
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-_LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)/v1")
+_LISTENING = re.compile(r"listening on http://[\d.]+:(\d+)/v1")
 _SECRETS = re.compile(r"(_API_KEY|_BASE_URL|_HOST|_ENDPOINT|_proxy)$", re.IGNORECASE)
 
 
@@ -75,6 +75,8 @@ class Serving:
             if self.process.poll() is not None:
                 break
             time.sleep(0.01)
+        self.process.kill()
+        self.process.wait(20)
         raise AssertionError(f"the gateway did not start:\n{self.log}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
