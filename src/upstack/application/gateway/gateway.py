@@ -65,6 +65,7 @@ class Gateway:
         self.metrics = Metrics()
         self.live: set[Live] = set()
         self.draining = False
+        self.on_learned: Callable[[], None] = _nothing  # there may be a route that was not there before
         self._priced_at: datetime | None = None  # the last look
 
     def admit(self) -> None:
@@ -81,6 +82,7 @@ class Gateway:
         """Return the state, with the route of a "provider/model" name that is asked for the first time."""
         if model not in self.state.plans:
             self.state = learn_route(self.state, model, self.config)
+            self.on_learned()
         return self.state
 
     def listed(self) -> list[str]:
@@ -126,6 +128,10 @@ class Gateway:
 
     def _health_changed(self, resting: Mapping[str, float]) -> None:
         self.state = replace(self.state, resting=resting, held=self.health.held)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _nobody_waits(_: LedgerError | None) -> None:

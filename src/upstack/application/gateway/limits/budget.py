@@ -39,7 +39,7 @@ class Budget:
 
     __slots__ = ("_lease", "_limits", "_mine", "_rows", "_who")
 
-    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, lease: Slot | None = None, *, anew: bool) -> None:
+    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, lease: Slot | None = None) -> None:
         """`lease`: where stands what this host may spend of it, where several hosts spend from it."""
         self._who = who
         self._lease = lease
@@ -47,8 +47,11 @@ class Budget:
             math.inf if limit is None else round(limit * 10**12) for limit in (limits.day, limits.month, limits.total)
         )
         self._mine, self._rows = slot.mine, slot.rows
-        if anew:
-            self._mine[_HELD] = 0
+
+    def inherit(self, calendar: Calendar) -> None:
+        """Book what a process that died had held: what it asked for may have been paid for."""
+        held = self._mine[_HELD]
+        self.settle(held, held, self._mine[_DAY], self._mine[_MONTH], calendar)
 
     def reserve(self, amount: Picodollars, calendar: Calendar) -> LimitError | None:
         """Hold an amount, or say what is exhausted."""

@@ -113,7 +113,9 @@ class Meters:
                     before = (self.calendar.day, known.day, self.calendar.month, known.month, known.total)
                     slot = slots.find(f"budget/{here}", before)
                     lease = slots.find(f"lease/{here}") if leased else None
-                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease, anew=anew)
+                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease)
+                    if anew:
+                        self.budgets[here].inherit(self.calendar)
                 if row.rate != RateConfig():
                     slot = slots.find(f"rate/{here}")
                     self._rates[here] = Rate(f"{kind} {name}", row.rate, slot, anew=anew)
