@@ -18,6 +18,7 @@ from upstack.core.clock import Clock
 from upstack.core.config import Config, ServerConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.base import Ledger
+from upstack.core.telemetry import is_detailed
 from upstack.core.types import Receipt, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
@@ -65,6 +66,7 @@ class Gateway:
         self.metrics = Metrics()
         self.live: set[Live] = set()
         self.draining = False
+        self.detailed = is_detailed()  # a line of the log for each request
         self.on_learned: Callable[[], None] = _nothing  # there may be a route that was not there before
         self._priced_at: datetime | None = None  # the last look
 
