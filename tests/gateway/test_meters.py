@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from upstack.application.gateway.auth import Caller
 from upstack.application.gateway.limits.budget import Budget, Calendar
 from upstack.application.gateway.limits.meters import Hold, Meters
-from upstack.application.gateway.limits.rate import Rate
+from upstack.application.gateway.limits.rate import Pace
 from upstack.core.config import BudgetConfig, Config, KeyConfig, RateConfig, TaskConfig, TeamConfig
 from upstack.core.errors import LimitError
 from upstack.core.slots import Slots, make_memory
@@ -150,7 +150,7 @@ def test_however_requests_come_and_go_nothing_is_exceeded_or_left_behind(
         keys={"app": KeyConfig(HASH, budget_usd=BudgetConfig(day=limit / USD), rate=RateConfig(parallel_requests=4))}
     )
     meters = Meters(config, {}, slots, {})
-    purse, row = meters.budgets["key/app"], slots.find("rate/key/app").mine
+    purse, under_way = meters.budgets["key/app"], slots.find("parallel/key/app").mine
     now = at("2026-11-26T12:00:00")
     meters.calendar.look(now)
     open_holds: list[Hold] = []
@@ -180,13 +180,13 @@ def test_however_requests_come_and_go_nothing_is_exceeded_or_left_behind(
         hold.settle(0, 0, 0.0)
         hold.leave(answered=False)
     assert purse.used(0, meters.calendar) == booked
-    assert row[6] == row[5] == 0
+    assert under_way[0] == 0
 
 
 def test_a_rate_of_requests_slides_and_says_when_to_come_back() -> None:
     """Whoever waits as long as was said is served, and never more than the limit in any 60 seconds at an even pace."""
     slots = Slots(make_memory(1), 1)
-    rate = Rate("key app", RateConfig(requests_per_minute=10), slots.find("rate"), anew=True)
+    rate = Pace("key app", "requests", 10, slots.find("rate"))
     rng = random.Random(3)
     now, accepted = 600.0, []
     for _ in range(400):
@@ -198,7 +198,6 @@ def test_a_rate_of_requests_slides_and_says_when_to_come_back() -> None:
             now += refusal.retry_after + 1e-6
             assert rate.reserve(1, now) is None, (now, refusal.retry_after)
         accepted.append(now)
-        rate.settle(1, 1, now)
     for begin in range(len(accepted)):
         within = [moment for moment in accepted if accepted[begin] <= moment < accepted[begin] + 60]
         assert len(within) <= 20  # a burst at the seam of two windows, never more
@@ -208,7 +207,7 @@ def test_a_rate_of_requests_slides_and_says_when_to_come_back() -> None:
 def test_tokens_are_held_until_it_is_known_how_many_they_were() -> None:
     """A bound that was too high is given back at once."""
     slots = Slots(make_memory(1), 1)
-    rate = Rate("key app", RateConfig(tokens_per_minute=100), slots.find("rate"), anew=True)
+    rate = Pace("key app", "tokens", 100, slots.find("rate"))
     assert rate.reserve(60, 600.0) is None
     refusal = rate.reserve(60, 600.0)
     assert refusal is not None
