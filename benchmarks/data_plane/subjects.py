@@ -73,7 +73,7 @@ def upstack(stack: contextlib.ExitStack, folder: Path, provider: int, receipts: 
     headers = {}
     if receipts == "required":
         key, digest = new_key()
-        headers = {"authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {key}"}
         limits = "budget_usd = { day = 1000000 }\nrate = { requests_per_minute = 1000000000 }"
         with (home / "upstack.toml").open("a") as config:
             config.write(f'[keys.bench]\nhash = "{digest}"\n{limits}\n')
