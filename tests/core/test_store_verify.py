@@ -13,7 +13,8 @@ from upstack.core.store.chain import link
 from upstack.core.store.engine import transaction
 from upstack.core.store.rows import COLUMNS
 from upstack.core.store.tables import metadata
-from upstack.core.store.verify import Finding, verify
+from upstack.core.store.verify import verify
+from upstack.core.store.walk import Finding
 from upstack.core.types import Receipt
 from upstack.testing.receipts import BARE, make_receipt
 from upstack.testing.store_checks import opened, recorded
@@ -101,9 +102,9 @@ def test_missing_receipts_are_counted_where_they_were(place: str, receipts: list
     gone = "1, 6, 7, 12"
     change(place, f"DELETE FROM contents WHERE receipt_seq IN ({gone})", f"DELETE FROM receipts WHERE seq IN ({gone})")
     assert found(place) == [
-        (1, None, f"1 receipt is missing before {receipts[1].id}"),
-        (6, None, f"2 receipts are missing before {receipts[7].id}"),
-        (12, None, "1 receipt is missing at the end"),
+        (1, None, f"1 row is missing before {receipts[1].id}"),
+        (6, None, f"2 rows are missing before {receipts[7].id}"),
+        (12, None, "1 row is missing at the end"),
     ]
 
 

@@ -196,7 +196,7 @@ def test_beyond_loopback_only_with_keys(tmp_path: Path) -> None:
 
 def test_no_key_and_no_hash_shows_anywhere(gateway: Serving) -> None:
     """Not in the log, the ledger, the receipts, the metrics or an error."""
-    gateway.post(chat("task/triage"), **{"authorization": f"Bearer {KEYS['app'][0]}x"})
+    gateway.post(chat("task/triage"), authorization=f"Bearer {KEYS['app'][0]}x")
     seen = gateway.log.encode() + b"".join(file.read_bytes() for file in gateway.folder.glob("upstack.db*"))
     for path in ("/metrics", "/admin/health", "/v1/models"):
         seen += httpx2.get(gateway.url + path, headers=bearer("boss")).content

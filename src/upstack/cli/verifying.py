@@ -13,7 +13,8 @@ from upstack.cli.output import print_json, say
 from upstack.core.errors import ConfigError
 from upstack.core.store.ids import first_id
 from upstack.core.store.places import shown
-from upstack.core.store.verify import Verification, verify
+from upstack.core.store.verify import verify
+from upstack.core.store.walk import Verification
 
 
 def run(since: str | None, until: str | None, ledger: str | None, config: Path | None, *, as_json: bool) -> None:

@@ -37,7 +37,15 @@ class WriterLink(asyncio.Protocol):
         self._started = False
         self._ended = False
 
-    async def start(self, place: str, lock_wait: float, *, recover: bool, listener: int | None = None) -> None:
+    async def start(
+        self,
+        place: str,
+        lock_wait: float,
+        *,
+        recover: bool,
+        listener: int | None = None,
+        keystore: str | None = None,
+    ) -> None:
         """Start the process and wait until it is ready; LedgerError says why it cannot be.
 
         With the descriptor of a `listener` it serves those who connect there, until this link is closed and they left.
@@ -49,7 +57,7 @@ class WriterLink(asyncio.Protocol):
             self._process = _spawn(theirs.fileno(), lock_wait, listener, recover=recover)
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
-            self.send(frame(place))
+            self.send(frame((place, keystore)))
             reason = self._heard(await asyncio.wait_for(ready, lock_wait + _START_S))
         except TimeoutError:
             reason = f"the ledger's writer for {shown(place)} did not start within {lock_wait + _START_S:.0f} seconds"
