@@ -21,18 +21,8 @@ from tests.conftest import NetworkRefusedError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("src", "tests", "benchmarks", "tools", "docs", ".ci")
-HEAVY = {
-    "Crypto",
-    "anyio",
-    "genai_prices",
-    "httpx2",
-    "multiprocessing",
-    "prometheus_client",
-    "pydantic",
-    "rich",
-    "sqlalchemy",
-}
-HEAVY |= {"starlette", "typer", "uvicorn"}
+HEAVY = {"anyio", "genai_prices", "httpx2", "multiprocessing", "prometheus_client", "pydantic", "rich", "sqlalchemy"}
+HEAVY |= {"Crypto", "starlette", "typer", "uvicorn"}
 
 
 def _modules() -> list[str]:

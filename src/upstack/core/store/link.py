@@ -166,7 +166,6 @@ class WriterLink(asyncio.Protocol):
 
 def _spawn(descriptor: int, lock_wait: float, listener: int | None, *, recover: bool) -> subprocess.Popen[bytes]:
     """Start the writer where the gateway's own modules are found, in a session that no terminal can interrupt."""
-    folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [
             sys.executable,
@@ -182,5 +181,11 @@ def _spawn(descriptor: int, lock_wait: float, listener: int | None, *, recover: 
         stdout=subprocess.DEVNULL,
         pass_fds=[descriptor] if listener is None else [descriptor, listener],
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """Ours, for a process that finds modules where this one does."""
+    folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
