@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.postgres import PostgresServer
 from upstack.core.store.chain import link
 from upstack.core.store.engine import transaction
 from upstack.core.store.rows import COLUMNS
@@ -18,15 +16,6 @@ from upstack.core.store.walk import Finding
 from upstack.core.types import Receipt
 from upstack.testing.receipts import BARE, make_receipt
 from upstack.testing.store_checks import opened, recorded
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A ledger of each kind, empty."""
-    if request.param == "sqlite":
-        return str(tmp_path / "upstack.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.new_ledger()
 
 
 @pytest.fixture

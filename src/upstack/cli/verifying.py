@@ -60,7 +60,7 @@ def _print(place: str, done: Verification) -> None:
         say(f"Removed on purpose, and signed for: {removed.removed:,} {what}: {removed.why}")
     outcomes = f", {done.outcomes:,} outcomes" if done.outcomes else ""
     counts = f"{done.receipts:,} receipts{outcomes} and {done.contents:,} contents"
-    against = f", {done.checkpoints:,} checkpoints" if done.checkpoints else ""
+    against = f", {done.checkpoints:,} checkpoint{'s'[: done.checkpoints != 1]}" if done.checkpoints else ""
     looked = f"{counts} in {done.chains} chain{'s'[: done.chains != 1]}{against}"
     if done.found:
         say(f"{shown(place)} is NOT as it was written: {done.found:,} findings in {looked}", style="bold red")

@@ -23,6 +23,7 @@ from upstack.core.store.signing import Signer
 from upstack.core.store.tables import openings, outcomes, receipts
 
 _TRIES = 20
+_PAUSE = 5  # times as long as each transaction takes: it is rare, and somebody waits for it
 _WAL_S = 10.0  # for which readers are waited for that still look at what was erased
 
 
@@ -69,7 +70,7 @@ def _erase(
     """Delete contents page by page; `begun` says which openings' requests go with them."""
     total = 0
     under: set[str] = set()
-    with removing(place, signer) as remover:
+    with removing(place, signer, pause=_PAUSE) as remover:
         for kind in (RECEIPTS, OUTCOMES):
             total += _empty(remover, kind, mine(kind), why, under)
     with saying(place), transaction(place, write=True) as database:
@@ -81,20 +82,26 @@ def _erase(
 
 
 def _empty(remover: Remover, kind: Kind, query: sa.Select[Any], why: str, under: set[str]) -> int:
+    """Empty the rows that the query finds now: what comes later is a content of its own."""
+    with remover.reading.begin():
+        rows = remover.reading.execute(query.order_by(kind.owner)).all()
+    found: dict[int, str | None] = {owner: key for owner, key in rows}  # noqa: C416 - rows are no tuples to mypy
     total, tries = 0, _TRIES
-    while True:
-        with remover.reading.begin():
-            found = remover.reading.execute(query.limit(remover.rows)).all()
-        if not found:
-            return total
+    while found:
+        owners = list(found)[: remover.rows]
         try:
-            total += remover.remove_contents(kind, [owner for owner, _ in found], why)
+            total += remover.remove_contents(kind, owners, why)
         except ChangedError:
             tries -= 1
             if not tries:
-                raise LedgerError("the ledger is being changed by others as fast as it is read; try again") from None
+                raise LedgerError("another process removes from this ledger at the same time; let it finish") from None
+            with remover.reading.begin():
+                there = remover.reading.execute(sa.select(kind.owner).where(kind.owner.in_(owners))).scalars().all()
+            for owner in {*owners} - {*there}:
+                del found[owner]
         else:
-            under.update(key for _, key in found if key is not None)
+            under.update(key for key in map(found.pop, owners) if key is not None)
+    return total
 
 
 def _wait_for_writers(place: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from upstack.core.store.chain import CHAIN_ROWS
@@ -85,7 +86,7 @@ def read_links(database: sa.Connection, first: int, last: int, *, with_contents:
 def read_chains(database: sa.Connection) -> list[Chain]:
     """All chains."""
     query = sa.select(chains.c.id, chains.c.genesis, chains.c.head_seq, chains.c.head_hash).order_by(chains.c.id)
-    return [Chain(*row) for row in database.execute(query).all()]
+    return [Chain(*msgspec.convert(tuple(row), tuple[int, str, int, str])) for row in database.execute(query).all()]
 
 
 def read_tombstones(database: sa.Connection) -> list[Tombstone]:

@@ -44,12 +44,15 @@ class ChangedError(Exception):
 class Remover:
     """A ledger that is open for removals. `rows` is how many the next transaction should remove."""
 
-    def __init__(self, place: str, reading: sa.Connection, writing: sa.Connection, signer: Signer) -> None:
+    def __init__(
+        self, place: str, reading: sa.Connection, writing: sa.Connection, signer: Signer, pause: float
+    ) -> None:
         self.reading = reading
         self.rows = 100
         self._writing = writing
         self._signer = signer
         self._ours = PublicKeys([signer.pem])
+        self._pause = pause
         self._file = not is_postgres(place)
         self._seen = 0  # SQLite's count of what others have committed
 
@@ -101,7 +104,7 @@ class Remover:
         elif held < _HOLD_S / 2:
             self.rows = min(_MOST, self.rows * 3 // 2)
         if not alone:
-            time.sleep(min(_PAUSE * held, _PAUSE_MOST_S))
+            time.sleep(min(self._pause * held, _PAUSE_MOST_S))
 
     def _alone(self) -> bool:
         """Whether nobody has committed since the last transaction, or nobody is kept from it."""
@@ -173,7 +176,10 @@ class Remover:
 
 
 @contextmanager
-def removing(place: str, signer: Signer) -> Iterator[Remover]:
-    """Open a ledger for removals; LedgerError where the database fails."""
+def removing(place: str, signer: Signer, *, pause: float = _PAUSE) -> Iterator[Remover]:
+    """Open a ledger for removals; LedgerError where the database fails.
+
+    While others write, each transaction is followed by a pause `pause` times as long.
+    """
     with saying(place), connected(place) as reading, connected(place, write=True) as writing:
-        yield Remover(place, reading, writing, signer)
+        yield Remover(place, reading, writing, signer, pause)

@@ -6,6 +6,8 @@ row of a chain stays too, as the chain goes on from it.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ DAY_S = 86_400.0
 
 _PAGE = 2000  # rows that are looked at for contents at a time
 _TRIES = 20  # at rows that another removes meanwhile
+_WAIT_S = 0.1  # between the first and the second at most, then longer
 _PREFIXES = {RECEIPTS: "rcpt_", OUTCOMES: "otcm_"}
 
 
@@ -43,7 +46,7 @@ class Pruned(msgspec.Struct, frozen=True):
 class _Old(NamedTuple):
     """A row that is old enough."""
 
-    time: str  # its id without the prefix
+    age: str  # its id without the prefix: the time, then what makes it one of a kind
     seq: int
     kind: Kind
     has_content: bool
@@ -53,10 +56,10 @@ def prune(place: str, signer: Signer, retention: Retention, now: float, going_on
     """Remove what is too old, in small transactions, as long as `going_on` says so. Ended anywhere, all verifies."""
     rows = contents = 0
     with removing(place, signer) as remover:
-        if retention.contents:
-            contents = _prune_contents(remover, retention.contents, now, going_on)
         if retention.rows:
             rows = _prune_rows(remover, retention.rows, now, going_on)
+        if retention.contents:
+            contents = _prune_contents(remover, retention.contents, now, going_on)
     return Pruned(rows, contents)
 
 
@@ -100,7 +103,7 @@ def _prune_contents(remover: Remover, days: float, now: float, going_on: Callabl
             old = _oldest(remover.reading, after, now, days, _PAGE)
             full = [each for each in old if each.has_content][: remover.rows]
             if full:  # the rest of the page is looked at again
-                old = [each for each in old if each.time <= full[-1].time]
+                old = [each for each in old if each.age <= full[-1].age]
             bare = _bare(remover.reading, [each.seq for each in old if not each.has_content]) if full else []
         if not old:
             break
@@ -109,7 +112,7 @@ def _prune_contents(remover: Remover, days: float, now: float, going_on: Callabl
                 seqs = [each.seq for each in full if each.kind is kind]
                 if seqs:
                     total += remover.remove_contents(kind, seqs, f"content retention of {_days(days)}", bare)
-            after = old[-1].time
+            after = old[-1].age
     return total
 
 
@@ -128,7 +131,8 @@ class _Tries:
             return False
         self._left -= 1
         if not self._left:
-            raise LedgerError("the ledger is being changed by others as fast as it is read; try again later")
+            raise LedgerError("another process removes from this ledger at the same time; let it finish")
+        time.sleep(_WAIT_S * random.random() * (_TRIES - self._left))
         return True
 
 
@@ -149,7 +153,7 @@ def _oldest(
             query = query.where(rows.c.seq.not_in(but))
         for row_id, seq, owner in database.execute(query.order_by(rows.c.id).limit(limit)).all():
             found.append(_Old(row_id.removeprefix(prefix), seq, kind, owner is not None))
-    return sorted(found, key=lambda each: each.time)[:limit]
+    return sorted(found, key=lambda each: each.age)[:limit]
 
 
 def _bare(database: sa.Connection, seqs: list[int]) -> list[int]:

@@ -49,7 +49,8 @@ def verify(
                 _look_for_strays(database, known, walk)
             return walk.result(len(known))
     except msgspec.ValidationError as error:
-        raise LedgerError(f"the ledger {shown(place)} holds a tombstone or checkpoint that is none: {error}") from None
+        words = f"the ledger {shown(place)} holds a chain, tombstone or checkpoint that is none: {error}"
+        raise LedgerError(words) from None
 
 
 def trusted(keystore: str, pems: Iterable[str] = ()) -> PublicKeys:

@@ -118,6 +118,7 @@ class Walk:
         begin = chain.id * CHAIN_ROWS
         self._compare(begin, chain.genesis)
         at, previous = (begin + 1, chain.genesis) if start is None else start
+        ended = chain.head_seq == begin and chain.head_hash == chain.genesis
         for each in links:
             if each.seq != at:
                 previous = self._skip(at, each.seq, previous, f"before {each.id}")
@@ -126,11 +127,14 @@ class Walk:
                 self.note(each.seq, each.id, "does not follow from the row before it: edited, moved or put in")
             elif each.seq == chain.head_seq and each.hash != chain.head_hash:
                 self.note(each.seq, each.id, "is not what the chain ended with: the chain was made anew")
+            ended = ended or each.seq == chain.head_seq
             self._compare(each.seq, each.hash)
             self._check_content(each)
             at, previous = each.seq + 1, each.hash
         if to_end and at <= chain.head_seq:
             self._skip(at, chain.head_seq + 1, previous, "at the end")
+        elif self._whole and not ended:
+            self.note(chain.head_seq, None, "is not there, where the table of chains has the end of this chain")
 
     def result(self, chains: int) -> Verification:
         """What came of it."""
