@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.canaries import files_with_secrets
 from tests.postgres import PostgresServer, binaries
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background; what tests start inherits it
@@ -115,6 +116,15 @@ def _no_network(refusals: list[str]) -> Iterator[None]:
         found = ", ".join(dict.fromkeys(refusals))
         refusals.clear()
         pytest.fail(f"This test reached for the network: {found}.", pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_secret_is_written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a run that left a secret in a log, a ledger, an export or any other file."""
+    yield
+    found = files_with_secrets(tmp_path_factory.getbasetemp())
+    if found:
+        pytest.fail("A secret was written to " + ", ".join(map(str, found[:5])), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.data_plane.procs import family, free_port, running
+from upstack.application.gateway.auth import new_key
 
 ANSWER = {
     "id": "chatcmpl-0123456789",
@@ -60,7 +61,7 @@ def nginx(stack: contextlib.ExitStack, folder: Path, provider: int) -> Subject:
 
 
 def upstack(stack: contextlib.ExitStack, folder: Path, provider: int, receipts: str) -> Subject:
-    """Our gateway in front of the provider."""
+    """Our gateway in front of the provider; with receipts also with a key that has a budget and a rate."""
     port = free_port()
     home = folder / f"upstack-{port}"
     home.mkdir()
@@ -69,13 +70,22 @@ def upstack(stack: contextlib.ExitStack, folder: Path, provider: int, receipts: 
         f'[providers.bench]\nbase_url = "http://127.0.0.1:{provider}/v1"\nauth = "none"\n'
         '[prices."bench/bench"]\ninput = 1.0\noutput = 2.0\n'
     )
+    headers = {}
+    if receipts == "required":
+        key, digest = new_key()
+        headers = {"authorization": f"Bearer {key}"}
+        limits = "budget_usd = { day = 1000000 }\nrate = { requests_per_minute = 1000000000 }"
+        with (home / "upstack.toml").open("a") as config:
+            config.write(f'[keys.bench]\nhash = "{digest}"\n{limits}\n')
     env = {**os.environ, "PYTHONPATH": str(Path("src").resolve())}
     command = [sys.executable, "-m", "upstack.cli", "serve", "--config", str(home / "upstack.toml")]
     pid = stack.enter_context(running(command, port, env=env, log=home / "out.log"))
     if len(family(pid)) != 1 + (receipts == "required"):
         raise SystemExit("the gateway's processes are not what is counted: itself and, with receipts, their writer")
-    kept = "receipt durable before the answer's end" if receipts == "required" else "no receipt"
-    return Subject(f"upstack, receipts {receipts}", f"routes, watches, prices, {kept}", pid, port)
+    kept = "no receipt"
+    if receipts == "required":
+        kept = "checks key, budget and rate, chained receipt durable before the answer's end"
+    return Subject(f"upstack, receipts {receipts}", f"routes, watches, prices, {kept}", pid, port, headers=headers)
 
 
 def _nginx(stack: contextlib.ExitStack, folder: Path, location: str, pool: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
+from tests.canaries import CANARY
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.limits.meters import Meters
 from upstack.core.clock import SystemClock
@@ -36,7 +37,7 @@ _SECRETS = re.compile(r"(_API_KEY|_BASE_URL|_HOST|_ENDPOINT|_proxy)$", re.IGNORE
 def clean_environ(**extra: str) -> dict[str, str]:
     """This process's environment without anything a gateway would pick up."""
     kept = {name: value for name, value in os.environ.items() if not _SECRETS.search(name)}
-    return {**kept, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1", "CANARY_KEY": CANARY, **extra}
 
 
 class Serving:
@@ -147,9 +148,10 @@ def chat(model: str, text: str = "one two three", **members: Any) -> dict[str, A
 
 
 def provider(name: str, base_url: str, extra: str = "") -> str:
-    """A provider's table, without a key and with short timeouts."""
+    """A provider's table, with a key that must not show anywhere, and with short timeouts."""
+    key = "" if "api_key" in extra or "auth" in extra else 'api_key = "env:CANARY_KEY"\n'
     return (
-        f'[providers.{name}]\nbase_url = "{base_url}"\nauth = "none"\n{extra}\n'
+        f'[providers.{name}]\nbase_url = "{base_url}"\n{key}{extra}\n'
         f"[providers.{name}.timeouts]\nconnect = 1\nfirst_byte = 1\nbetween_bytes = 1\ntotal = 20\n"
     )
 

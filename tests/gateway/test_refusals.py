@@ -47,7 +47,7 @@ def gateway(asked: Counter[str], tmp_path_factory: pytest.TempPathFactory) -> It
 
     with ScriptedProvider(script) as fake:
         config = "[server]\nretries = 0\n" + PRICES + TASKS
-        config += provider("fake", fake.base_url, 'api_key = "env:KEY_ONE"').replace('auth = "none"\n', "")
+        config += provider("fake", fake.base_url, 'api_key = "env:KEY_ONE"')
         config += f'[providers.two]\nbase_url = "{fake.base_url}"\napi_keys = ["env:KEY_ONE", "env:KEY_TWO"]\n'
         env = {"KEY_ONE": CANARY, "KEY_TWO": f"{CANARY}-two"}
         with Serving(tmp_path_factory.mktemp("gateway"), config, env=env) as serving:

@@ -134,6 +134,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     receipts: Literal["required", "best-effort", "off"] = "required"  # waited for; losses counted; none, for measuring
     capture: Capture = "full"  # what the ledger keeps of requests and answers: them, a salted digest, or nothing
     ledger: str = "upstack.db"  # a SQLite file, or a PostgreSQL URL; a URL with a password: "env:NAME" or "file:/path"
+    log: Literal["text", "json"] = "text"  # on standard error; ids and sizes, never content or secrets
+    log_level: Literal["debug", "info", "warning"] = "info"  # debug: a line for each request
     encrypt: bool = False  # what the ledger keeps of requests and answers, each subject's under a key of its own
     keystore: str | None = None  # the file of its keys; default: the ledger's name and .keys, or upstack.keys
     retention_days: float = 0.0  # after which receipts and outcomes are removed; 0: never

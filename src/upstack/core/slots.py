@@ -37,13 +37,14 @@ def fence() -> None:
 
 
 class Slot:
-    """Eight numbers. `mine` is this process's row, `rows` are all of them, that one included."""
+    """Eight numbers. `mine` is this process's row, `others` those of the other processes, `rows` all, row 0 first."""
 
-    __slots__ = ("mine", "rows")
+    __slots__ = ("mine", "others", "rows")
 
     def __init__(self, mine: memoryview, rows: tuple[memoryview, ...]) -> None:
         self.mine = mine
         self.rows = rows
+        self.others = tuple(row for row in rows[1:] if row is not mine)
 
 
 class Slots:

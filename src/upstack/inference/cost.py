@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -168,11 +168,16 @@ def bound(request: Request, limits: Ceiling | None, reserve: int) -> tuple[int, 
     No tokenizer makes more tokens than the text has bytes, and what a chat template adds is less than the JSON around
     each message. An image, file or sound that is only named is taken for `reserve` tokens.
     """
-    body = request.body
-    tokens_in = len(body) + reserve * sum(map(body.count, _NAMED_ELSEWHERE))
-    asked = _asked_for(request.fields, "max_completion_tokens") or _asked_for(request.fields, "max_tokens")
+    body, fields = request.body, request.fields
+    tokens_in = len(body)
+    if b'_url"' in body or b'"file_id"' in body:
+        tokens_in += reserve * sum(map(body.count, _NAMED_ELSEWHERE))
+    asked = "max_completion_tokens" in fields and _asked_for(fields["max_completion_tokens"])
+    if not asked:
+        asked = "max_tokens" in fields and _asked_for(fields["max_tokens"])
     tokens_out = asked or (reserve if limits is None else limits.output_tokens)
-    tokens_out *= max(_asked_for(request.fields, "n"), 1)
+    if "n" in fields:
+        tokens_out *= max(_asked_for(fields["n"]), 1)
     if limits is None:
         return tokens_in + tokens_out, None
     money = limits.request + tokens_in * limits.input + tokens_out * limits.output
@@ -184,11 +189,8 @@ def bound(request: Request, limits: Ceiling | None, reserve: int) -> tuple[int, 
 _NAMED_ELSEWHERE = (b'"image_url"', b'"file_id"', b'"file_url"')
 
 
-def _asked_for(fields: Mapping[str, msgspec.Raw], name: str) -> int:
-    """A whole number among a request's members; 0 where there is none."""
-    raw = fields.get(name)
-    if raw is None:
-        return 0
+def _asked_for(raw: msgspec.Raw) -> int:
+    """A whole number among a request's members; 0 where it is none."""
     try:
         return min(max(_whole(raw), 0), _MOST_TOKENS)
     except msgspec.DecodeError:

@@ -21,6 +21,7 @@ from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, c
 from upstack.application.gateway.lines import EVENTS, JSON, lines, retry_after
 from upstack.application.gateway.sink import Sink
 from upstack.core.errors import Failure, LedgerError, LimitError, SupplyError, UpstackError
+from upstack.core.telemetry import detail, tell_request
 from upstack.core.types import Attempt, Capture, Plan, Receipt, ReceiptState, Request, Target, Usage
 from upstack.inference.cascade import Tried, next_step, summary
 from upstack.inference.cost import cost
@@ -410,6 +411,8 @@ class Exchange:
     def _recorded(self, error: LedgerError | None) -> None:
         """The receipt is durable (or could not be made so): let the end of the answer go out."""
         self._gateway.live.discard(self)
+        if self._gateway.detailed:
+            tell_request(self._receipt, len(self._request.body))
         status, headers, body = self._out
         if error is not None:
             status, headers, body = error.status, JSON, chat.error_body(error)
@@ -482,6 +485,9 @@ class Exchange:
     def refuse(self, error: UpstackError) -> None:
         """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
         self._over = True
+        if self._gateway.detailed:
+            who = None if self._caller is None else self._caller.name
+            detail("refused", status=error.status, code=error.code, key=who)
         wait = (
             error.retry_after if isinstance(error, SupplyError | LimitError) else 1.0 if error.status == 503 else None
         )

@@ -18,6 +18,7 @@ from upstack.core.clock import Clock
 from upstack.core.config import Config, ServerConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.base import Ledger
+from upstack.core.telemetry import is_detailed
 from upstack.core.types import Receipt, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
@@ -65,6 +66,8 @@ class Gateway:
         self.metrics = Metrics()
         self.live: set[Live] = set()
         self.draining = False
+        self.detailed = is_detailed()  # a line of the log for each request
+        self.on_learned: Callable[[], None] = _nothing  # there may be a route that was not there before
         self._priced_at: datetime | None = None  # the last look
 
     def admit(self) -> None:
@@ -81,6 +84,7 @@ class Gateway:
         """Return the state, with the route of a "provider/model" name that is asked for the first time."""
         if model not in self.state.plans:
             self.state = learn_route(self.state, model, self.config)
+            self.on_learned()
         return self.state
 
     def listed(self) -> list[str]:
@@ -126,6 +130,10 @@ class Gateway:
 
     def _health_changed(self, resting: Mapping[str, float]) -> None:
         self.state = replace(self.state, resting=resting, held=self.health.held)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _nobody_waits(_: LedgerError | None) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.limits.source import MeterSource
-from upstack.application.gateway.setup import Options, log, read_config, state_of
+from upstack.application.gateway.setup import Options, read_config, state_of
 from upstack.application.gateway.together import Together
 from upstack.core.config import Config
 from upstack.core.errors import ConfigError, UpstackError
+from upstack.core.telemetry import log
 
 if TYPE_CHECKING:
     from upstack.foundation.backends.replay import ReplayBackend

@@ -9,10 +9,10 @@ import sys
 import msgspec
 
 from upstack.application.gateway.gateway import Gateway
-from upstack.application.gateway.setup import log
 from upstack.core.config import ServerConfig, ledger_place
 from upstack.core.errors import UpstackError
 from upstack.core.store.link import environment
+from upstack.core.telemetry import log
 
 FIRST_S = 15.0  # after the start
 EVERY_S = 3600.0

@@ -10,7 +10,6 @@ import random
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from upstack.application.gateway.hot import HotProtocol, hot_protocol
 from upstack.application.gateway.limits.source import MeterSource
 from upstack.application.gateway.reloader import Reloader
 from upstack.application.gateway.retention import keep_no_longer
-from upstack.application.gateway.setup import Listening, Options, log, read_config, state_of
+from upstack.application.gateway.setup import Listening, Options, read_config, state_of
 from upstack.application.gateway.together import Place, Together
 from upstack.core.clock import SystemClock
 from upstack.core.config import ledger_place
@@ -32,6 +31,7 @@ from upstack.core.slots import Slots, make_memory
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.store.places import shown
+from upstack.core.telemetry import configure, fault, log, watch
 from upstack.foundation.backends.openai import OpenAIBackend
 from upstack.foundation.prices import load_list
 from upstack.foundation.upstream.origin import authority
@@ -66,6 +66,8 @@ async def serve(
     `place` is its place among several workers.
     """
     config = read_config(options)
+    configure(config.server.log, config.server.log_level)
+    watch(asyncio.get_running_loop())
     stop = stop or asyncio.Event()
     replay = _replay(options)
     state = state_of(config, 1, replay)
@@ -192,13 +194,13 @@ async def _watch(protocol: type[HotProtocol], reloader: Reloader) -> None:
         try:
             reloader.look()
         except Exception as error:  # noqa: BLE001 - the process's edge
-            _tell("the look at the configuration file", error)
+            fault("the look at the configuration file failed; going on", error)
         now = time.monotonic()
         for connection in list(protocol.open_protocols):
             try:
                 connection.overdue(now)
             except Exception as error:  # noqa: BLE001 - the process's edge, and others wait for their turn
-                _tell("the look at a silent caller", error)
+                fault("the look at a silent caller failed; going on", error)
                 connection.transport.abort()
 
 
@@ -208,19 +210,13 @@ async def _keep_prices(gateway: Gateway) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(None, load_list)
         except Exception as error:  # noqa: BLE001 - the process's edge
-            _tell("loading the price list", error)
+            fault("the price list could not be loaded; going on", error)
     while True:
         try:
             gateway.reprice(datetime.now(UTC))
         except Exception as error:  # noqa: BLE001 - the process's edge
-            _tell("repricing", error)
+            fault("repricing failed; going on", error)
         await asyncio.sleep(PRICE_CHECK)
-
-
-def _tell(what: str, error: Exception) -> None:
-    """Log an error that nobody expected by its kind and place; its text may hold anything."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    log(f"{what} failed: {type(error).__name__} in {place.filename}:{place.lineno}; going on")
 
 
 def _stop_signal(server: uvicorn.Server, stopping: asyncio.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +58,6 @@ def state_of(config: Config, generation: int, replay: ReplayBackend | None) -> S
     from upstack.foundation.backends.replay import replay_providers  # noqa: PLC0415 - only `--replay` needs it
 
     return build_state(config, os.environ, generation, replayed=replay_providers(replay), models=replay.models)
-
-
-def log(message: str) -> None:
-    """Tell the operator: one line on standard error, never content or secrets."""
-    print(f"upstack: {message}", file=sys.stderr, flush=True)  # noqa: T201 - the process's own log
 
 
 def _only_loopback(host: str) -> None:

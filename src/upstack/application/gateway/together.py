@@ -11,6 +11,7 @@ import msgspec
 
 from upstack.application.gateway.exposition import add_up, exposition
 from upstack.application.gateway.gateway import Gateway
+from upstack.application.gateway.state import target_keys
 from upstack.core.errors import UpstackError
 from upstack.core.slots import Slot, Slots
 
@@ -45,6 +46,7 @@ class Together:
         self._reload = slots.find("reload")
         self._reloads = self._count()
         self._written = b""
+        gateway.on_learned = self._adopt
 
     def look(self) -> bool:
         """Tell, and take over what the others tell; True where one of them was asked to reload."""
@@ -83,7 +85,6 @@ class Together:
 
     def _share_health(self) -> None:
         health = self._gateway.health
-        now = self._gateway.clock.monotonic()
         for key in list(health.targets):
             slot = self._slot(key)
             if slot is None:
@@ -95,7 +96,13 @@ class Together:
             mine[_HELD] = int(health.held.get(key, 0.0) * _US) if own else 0
             mine[_ANSWERED], mine[_FAILED] = record.answered, record.failed
             mine[_FIRST_BYTE] = int(record.first_byte_s * _US)
-        for key in self._gateway.state.routes:
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over the rests that other workers found out."""
+        health = self._gateway.health
+        now = self._gateway.clock.monotonic()
+        for key in target_keys(self._gateway.state.plans):
             self._slot(key)
         for key, slot in self._targets.items():
             others = [row for row in slot.rows if row is not slot.mine]

@@ -22,13 +22,14 @@ import msgspec
 
 import upstack
 from upstack.application.gateway.server import GOODBYE, announce, listen
-from upstack.application.gateway.setup import Listening, Options, log, read_config, state_of
+from upstack.application.gateway.setup import Listening, Options, read_config, state_of
 from upstack.application.gateway.together import Place, bury
 from upstack.application.gateway.worker import Job, Word, job_bytes
 from upstack.core.config import Config, ledger_place
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.slots import make_memory
 from upstack.core.store.link import WriterLink
+from upstack.core.telemetry import configure, log
 
 QUICK_S = 5.0  # a worker that lived no longer did not start
 QUICK_MOST = 5  # such deaths in a row after which all is ended
@@ -43,6 +44,7 @@ def run(options: Options, ready: Callable[[Listening], None] = announce) -> None
 
 async def _run(options: Options, ready: Callable[[Listening], None]) -> None:
     config = read_config(options)
+    configure(config.server.log, config.server.log_level)
     state_of(config, 1, None)  # what is wrong with it is said once
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="upstack-"))

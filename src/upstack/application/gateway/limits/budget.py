@@ -13,6 +13,7 @@ from upstack.core.types import Picodollars
 
 _DAY_S = 86_400
 _DAY, _DAY_SPENT, _MONTH, _MONTH_SPENT, _TOTAL_SPENT, _HELD = range(6)  # cells of the slot
+_PERIODS = ((_DAY, _DAY_SPENT), (_MONTH, _MONTH_SPENT), (None, _TOTAL_SPENT))
 # Cells of the slot of its lease: the first six are written by the process that keeps it alone.
 _NUMBERS, _GRANTS, _FINAL, _DEMAND, _DEMANDED_AT = (0, 2, None), (1, 3, 4), 5, 6, 7
 _DEMAND_MS = 1000  # for which a demand that nobody repeats is minded
@@ -37,45 +38,71 @@ class Calendar:
 class Budget:
     """What one key, team or task may spend."""
 
-    __slots__ = ("_lease", "_limits", "_mine", "_rows", "_who")
+    __slots__ = ("_lease", "_limited", "_limits", "_mine", "_others", "_rows", "_who")
 
-    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, lease: Slot | None = None, *, anew: bool) -> None:
+    def __init__(self, who: str, limits: BudgetConfig, slot: Slot, lease: Slot | None = None) -> None:
         """`lease`: where stands what this host may spend of it, where several hosts spend from it."""
         self._who = who
         self._lease = lease
         self._limits = tuple(
             math.inf if limit is None else round(limit * 10**12) for limit in (limits.day, limits.month, limits.total)
         )
-        self._mine, self._rows = slot.mine, slot.rows
-        if anew:
-            self._mine[_HELD] = 0
+        self._limited = tuple(index for index, limit in enumerate(self._limits) if limit != math.inf)
+        self._mine, self._rows, self._others = slot.mine, slot.rows, slot.others
+
+    def inherit(self, calendar: Calendar) -> None:
+        """Book what a process that died had held: what it asked for may have been paid for."""
+        held = self._mine[_HELD]
+        self.settle(held, held, self._mine[_DAY], self._mine[_MONTH], calendar)
 
     def reserve(self, amount: Picodollars, calendar: Calendar) -> LimitError | None:
         """Hold an amount, or say what is exhausted."""
         mine = self._mine
-        self._turn(calendar)
-        mine[_HELD] += amount
-        fence()
-        held, *spent = self._sums(calendar)
+        if mine[_DAY] != calendar.day:
+            self._turn(calendar)
+        held = mine[_HELD] + amount
+        mine[_HELD] = held
+        if self._others:
+            fence()
+            for row in self._others:
+                held += row[_HELD]
         limits = self._limits if self._lease is None else self._leased(calendar)
-        for index, (limit, used, period) in enumerate(
-            zip(limits, spent, ("today", "this month", "in total"), strict=True)
-        ):
-            if used + held > limit:
+        for index in self._limited:
+            spent = self._spent(index, calendar)
+            if spent + held > limits[index]:
                 mine[_HELD] -= amount
-                if self._lease is not None and used + held <= self._limits[index] and not self._is_final(index):
-                    self._demand(amount)
-                    return LimitError("Waiting for a share of the budget", pending=True)
-                left = f"${usd(used)} of ${usd(int(self._limits[index]))} {period} are spent"
-                running = f", ${usd(held - amount)} held for what is under way" if held > amount else ""
-                message = f"The budget of {self._who} is used up: {left}{running}, and this may cost ${usd(amount)}"
-                return LimitError(message, code="budget_exceeded", status=402)
+                return self._refusal(index, amount, spent, held)
         return None
+
+    def _spent(self, index: int, calendar: Calendar) -> Picodollars:
+        """What was spent in a period, held amounts left out."""
+        number, cell = _PERIODS[index]
+        if number is None:
+            return sum(row[cell] for row in self._rows)
+        now = calendar.day if index == 0 else calendar.month
+        spent = 0
+        for row in self._rows:
+            if row[number] == now:
+                spent += row[cell]
+        return spent
+
+    def _refusal(self, index: int, amount: Picodollars, spent: Picodollars, held: Picodollars) -> LimitError:
+        limit = self._limits[index]
+        if self._lease is not None and spent + held <= limit and not self._is_final(index):
+            self._demand(amount)
+            return LimitError("Waiting for a share of the budget", pending=True)
+        period = ("today", "this month", "in total")[index]
+        here = "" if self._lease is None else " by this host"
+        left = f"${usd(spent)} of ${usd(int(limit))} {period} are spent{here}"
+        running = f", ${usd(held - amount)} held for what is under way" if held > amount else ""
+        message = f"The budget of {self._who} is used up: {left}{running}, and this may cost ${usd(amount)}"
+        return LimitError(message, code="budget_exceeded", status=402)
 
     def settle(self, held: Picodollars, cost: Picodollars, day: int, month: int, calendar: Calendar) -> None:
         """Book a cost on the day and month its request came in, in place of what was held."""
         mine = self._mine
-        self._turn(calendar)
+        if mine[_DAY] != calendar.day:
+            self._turn(calendar)
         if day == mine[_DAY]:
             mine[_DAY_SPENT] += cost
         if month == mine[_MONTH]:
@@ -97,8 +124,7 @@ class Budget:
 
     def used(self, index: int, calendar: Calendar) -> Picodollars:
         """What this host has spent in a period, and holds."""
-        held, *spent = self._sums(calendar)
-        return spent[index] + held
+        return self._spent(index, calendar) + sum(row[_HELD] for row in self._rows)
 
     def wanted(self) -> Picodollars:
         """The most that somebody waits for."""
@@ -146,22 +172,10 @@ class Budget:
         """Take back what was held: the attempt is not made."""
         self._mine[_HELD] -= amount
 
-    def _sums(self, calendar: Calendar) -> tuple[int, int, int, int]:
-        held = day = month = total = 0
-        for row in self._rows:
-            held += row[_HELD]
-            total += row[_TOTAL_SPENT]
-            if row[_DAY] == calendar.day:
-                day += row[_DAY_SPENT]
-            if row[_MONTH] == calendar.month:
-                month += row[_MONTH_SPENT]
-        return held, day, month, total
-
     def _turn(self, calendar: Calendar) -> None:
         mine = self._mine
-        if mine[_DAY] != calendar.day:
-            mine[_DAY_SPENT] = 0  # first: who reads the new day must not find the old sum
-            mine[_DAY] = calendar.day
-            if mine[_MONTH] != calendar.month:
-                mine[_MONTH_SPENT] = 0
-                mine[_MONTH] = calendar.month
+        mine[_DAY_SPENT] = 0  # first: who reads the new day must not find the old sum
+        mine[_DAY] = calendar.day
+        if mine[_MONTH] != calendar.month:
+            mine[_MONTH_SPENT] = 0
+            mine[_MONTH] = calendar.month

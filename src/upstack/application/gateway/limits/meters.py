@@ -9,7 +9,7 @@ import msgspec
 
 from upstack.application.gateway.auth import Caller
 from upstack.application.gateway.limits.budget import Budget, Calendar
-from upstack.application.gateway.limits.rate import Rate
+from upstack.application.gateway.limits.rate import Pace, Parallel
 from upstack.application.gateway.limits.worth import Worth
 from upstack.core.config import BudgetConfig, Config, RateConfig
 from upstack.core.errors import LimitError
@@ -23,7 +23,9 @@ class _Meters(msgspec.Struct, frozen=True):
     """Those that count for one caller and one task."""
 
     budgets: tuple[Budget, ...]
-    rates: tuple[Rate, ...]
+    requests: tuple[Pace, ...]
+    tokens: tuple[Pace, ...]
+    parallel: tuple[Parallel, ...]
     worth: Worth | None
 
 
@@ -43,41 +45,49 @@ class Hold:
 
     def reserve(self, now: float) -> LimitError | None:
         """Hold what an attempt at `now` (monotonic) may use, or say what is exhausted."""
-        meters, amount = self._meters, self.reserved or 0
-        for index, rate in enumerate(meters.rates):
-            refusal = rate.reserve(self._tokens, now)
-            if refusal is not None:
-                self._undo(index, 0)
-                return refusal
-        for index, budget in enumerate(meters.budgets):
-            refusal = budget.reserve(amount, self._calendar)
-            if refusal is not None:
-                self._undo(len(meters.rates), index)
-                return refusal
-        return None
+        meters = self._meters
+        taken = 0
+        refusal = None
+        for pace in meters.requests:
+            refusal = refusal or pace.reserve(1, now)
+            taken += refusal is None
+        for pace in meters.tokens:
+            refusal = refusal or pace.reserve(self._tokens, now)
+            taken += refusal is None
+        for budget in meters.budgets:
+            refusal = refusal or budget.reserve(self.reserved or 0, self._calendar)
+            taken += refusal is None
+        if refusal is not None:
+            self._undo(taken, now)
+        return refusal
 
     def settle(self, cost: Picodollars | None, tokens: int | None, now: float) -> None:
         """Book what an attempt used; what is unknown (None) is booked as it was held."""
         held = self.reserved or 0
-        charged = held if cost is None else cost
-        for rate in self._meters.rates:
-            rate.settle(self._tokens, self._tokens if tokens is None else tokens, now)
+        for pace in self._meters.tokens:
+            pace.settle(self._tokens, self._tokens if tokens is None else tokens, now)
         for budget in self._meters.budgets:
-            budget.settle(held, charged, self._day, self._month, self._calendar)
+            budget.settle(held, held if cost is None else cost, self._day, self._month, self._calendar)
         self._cost = None if cost is None or self._cost is None else self._cost + cost
 
     def leave(self, *, answered: bool) -> None:
         """End the request."""
-        for rate in self._meters.rates:
-            rate.leave()
+        for parallel in self._meters.parallel:
+            parallel.leave()
         worth = self._meters.worth
         if worth is not None and answered and self._cost is not None:
             worth.note(self._cost)
 
-    def _undo(self, rates: int, budgets: int) -> None:
-        for rate in self._meters.rates[:rates]:
-            rate.undo(self._tokens)
-        for budget in self._meters.budgets[:budgets]:
+    def _undo(self, taken: int, now: float) -> None:
+        """Take back what the first so many meters had counted."""
+        meters = self._meters
+        undoing = [
+            *((pace, 1) for pace in meters.requests),
+            *((pace, self._tokens) for pace in meters.tokens),
+        ]
+        for pace, amount in undoing[:taken]:
+            pace.settle(amount, 0, now)
+        for budget in meters.budgets[: max(taken - len(undoing), 0)]:
             budget.undo(self.reserved or 0)
 
 
@@ -104,7 +114,9 @@ class Meters:
         self._reserve = config.server.default_reserve_tokens
         self._known: dict[tuple[str | None, str | None], _Meters | None] = {}
         self.budgets: dict[str, Budget] = {}
-        self._rates: dict[str, Rate] = {}
+        self._requests: dict[str, Pace] = {}
+        self._tokens: dict[str, Pace] = {}
+        self._parallel: dict[str, Parallel] = {}
         for kind, table in (("key", config.keys), ("team", config.teams), ("task", config.tasks)):
             for name, row in table.items():
                 here = f"{kind}/{name}"
@@ -113,10 +125,10 @@ class Meters:
                     before = (self.calendar.day, known.day, self.calendar.month, known.month, known.total)
                     slot = slots.find(f"budget/{here}", before)
                     lease = slots.find(f"lease/{here}") if leased else None
-                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease, anew=anew)
-                if row.rate != RateConfig():
-                    slot = slots.find(f"rate/{here}")
-                    self._rates[here] = Rate(f"{kind} {name}", row.rate, slot, anew=anew)
+                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease)
+                    if anew:
+                        self.budgets[here].inherit(self.calendar)
+                self._add_rates(here, f"{kind} {name}", row.rate, slots, anew=anew)
         self._worths: dict[str, Worth] = {}
         for name, task in tasks.items():
             if task.value is not None:
@@ -143,22 +155,38 @@ class Meters:
             hold.note = meters.worth.judge(reserved)
             if hold.note is not None and meters.worth.refuses:
                 raise LimitError(f"Not asked: {hold.note}", code="not_worth_it", status=402)
-        for index, rate in enumerate(meters.rates):
-            refusal = rate.enter()
+        for index, parallel in enumerate(meters.parallel):
+            refusal = parallel.enter()
             if refusal is not None:
-                for entered in meters.rates[:index]:
+                for entered in meters.parallel[:index]:
                     entered.leave()
                 raise refusal
         return hold
+
+    def _add_rates(self, here: str, who: str, rate: RateConfig, slots: Slots, *, anew: bool) -> None:
+        if rate.requests_per_minute is not None:
+            slot = slots.find(f"requests/{here}")
+            self._requests[here] = Pace(who, "requests", rate.requests_per_minute, slot)
+        if rate.tokens_per_minute is not None:
+            self._tokens[here] = Pace(who, "tokens", rate.tokens_per_minute, slots.find(f"tokens/{here}"))
+        if rate.parallel_requests is not None:
+            self._parallel[here] = Parallel(who, rate.parallel_requests, slots.find(f"parallel/{here}"))
+            if anew:
+                self._parallel[here].inherit()
 
     def _of(self, caller: Caller | None, task: str | None) -> _Meters | None:
         names = [f"task/{task}"]
         if caller is not None:
             names = [f"key/{caller.name}", f"team/{caller.team}", *names]
-        budgets = tuple(self.budgets[name] for name in names if name in self.budgets)
-        rates = tuple(self._rates[name] for name in names if name in self._rates)
-        worth = self._worths.get(task) if task is not None else None
-        return _Meters(budgets, rates, worth) if budgets or rates or worth is not None else None
+        found = _Meters(
+            budgets=tuple(self.budgets[name] for name in names if name in self.budgets),
+            requests=tuple(self._requests[name] for name in names if name in self._requests),
+            tokens=tuple(self._tokens[name] for name in names if name in self._tokens),
+            parallel=tuple(self._parallel[name] for name in names if name in self._parallel),
+            worth=self._worths.get(task) if task is not None else None,
+        )
+        return found if found != _NONE else None
 
 
+_NONE = _Meters((), (), (), (), None)
 _UNSEEN = object()
