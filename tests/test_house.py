@@ -22,7 +22,7 @@ from tests.conftest import NetworkRefusedError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("src", "tests", "benchmarks", "tools", "docs", ".ci")
 HEAVY = {"anyio", "genai_prices", "httpx2", "multiprocessing", "prometheus_client", "pydantic", "rich", "sqlalchemy"}
-HEAVY |= {"starlette", "typer", "uvicorn"}
+HEAVY |= {"Crypto", "starlette", "typer", "uvicorn"}
 
 
 def _modules() -> list[str]:

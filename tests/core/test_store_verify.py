@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.postgres import PostgresServer
 from upstack.core.store.chain import link
 from upstack.core.store.engine import transaction
 from upstack.core.store.rows import COLUMNS
 from upstack.core.store.tables import metadata
-from upstack.core.store.verify import Finding, verify
+from upstack.core.store.verify import verify
+from upstack.core.store.walk import Finding
 from upstack.core.types import Receipt
 from upstack.testing.receipts import BARE, make_receipt
 from upstack.testing.store_checks import opened, recorded
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A ledger of each kind, empty."""
-    if request.param == "sqlite":
-        return str(tmp_path / "upstack.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.new_ledger()
 
 
 @pytest.fixture
@@ -101,9 +91,9 @@ def test_missing_receipts_are_counted_where_they_were(place: str, receipts: list
     gone = "1, 6, 7, 12"
     change(place, f"DELETE FROM contents WHERE receipt_seq IN ({gone})", f"DELETE FROM receipts WHERE seq IN ({gone})")
     assert found(place) == [
-        (1, None, f"1 receipt is missing before {receipts[1].id}"),
-        (6, None, f"2 receipts are missing before {receipts[7].id}"),
-        (12, None, "1 receipt is missing at the end"),
+        (1, None, f"1 row is missing before {receipts[1].id}"),
+        (6, None, f"2 rows are missing before {receipts[7].id}"),
+        (12, None, "1 row is missing at the end"),
     ]
 
 

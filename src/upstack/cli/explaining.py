@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from upstack.application.gateway.explain import explain
-from upstack.cli.options import ledger_of
+from upstack.cli.options import keystore_of, ledger_of
 from upstack.cli.output import print_json, say
 from upstack.core.errors import RequestError
 from upstack.core.store.places import shown
@@ -19,7 +19,7 @@ NOT_FOUND = "receipt_not_found"
 def run(wanted: str, ledger: str | None, config: Path | None, *, as_json: bool) -> None:
     """Print the receipt; RequestError where there is none."""
     place = ledger_of(ledger, config)
-    whole = explain(_find(wanted, place))
+    whole = explain(_find(wanted, place, keystore_of(config)))
     if as_json:
         print_json(whole)
         return
@@ -28,13 +28,13 @@ def run(wanted: str, ledger: str | None, config: Path | None, *, as_json: bool) 
         say(sentence)
 
 
-def _find(wanted: str, place: str) -> Receipt:
+def _find(wanted: str, place: str, keystore: str | None) -> Receipt:
     if wanted == LAST:
         newest = list_receipts(place, 1)  # without request and answer
         if not newest:
             raise RequestError(f"{shown(place)} has no receipts yet; ask something first", code=NOT_FOUND)
         wanted = newest[0].id
-    found = read_receipt(place, wanted)
+    found = read_receipt(place, wanted, keystore)
     if found is None:
         raise RequestError(
             f'{shown(place)} has no receipt "{wanted}"; `upstack why last` shows the newest', code=NOT_FOUND

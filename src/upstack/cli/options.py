@@ -48,6 +48,11 @@ def ledger_of(given: str | None, config: Path | None) -> str:
     return ledger_place(read(config).server.ledger if given is None else given)
 
 
+def keystore_of(config: Path | None) -> str | None:
+    """The configured keystore; None: it is in its usual place. Raises ConfigError."""
+    return read(config).server.keystore
+
+
 def gateway_url(url: str | None, config: Path | None) -> str:
     """Where a gateway is looked for: `url`, else where the configuration has it listen; no slash at the end."""
     if url is not None:

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import typer
 
+from upstack.cli.options import keystore_of as configured_keystore
 from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
-from upstack.core.errors import ConfigError
+from upstack.core.errors import ConfigError, LedgerError
 from upstack.core.store.ids import first_id
-from upstack.core.store.places import shown
-from upstack.core.store.verify import Verification, verify
+from upstack.core.store.places import keystore_of, shown
+from upstack.core.store.statements import Checkpoint
+from upstack.core.store.verify import trusted, verify
+from upstack.core.store.walk import Verification
 
 
-def run(since: str | None, until: str | None, ledger: str | None, config: Path | None, *, as_json: bool) -> None:
+class Wanted(NamedTuple):
+    """What is to be verified, against what."""
+
+    since: str | None
+    until: str | None
+    checkpoint: Path | None
+    public_keys: tuple[Path, ...]
+
+
+def run(wanted: Wanted, ledger: str | None, config: Path | None, *, as_json: bool) -> None:
     """Verify and print; exit code 1 where something was found."""
     place = ledger_of(ledger, config)
-    done = verify(place, _bound(since, "--from"), _bound(until, "--to"))
+    since, until = _bound(wanted.since, "--from"), _bound(wanted.until, "--to")
+    keys = trusted(keystore_of(place, configured_keystore(config)))
+    for path in wanted.public_keys:
+        try:
+            keys.add(_read(path, "--public-key"))
+        except LedgerError as error:
+            raise ConfigError(f"--public-key {path}: {error.message}") from None
+    held = [] if wanted.checkpoint is None else _checkpoints(wanted.checkpoint)
+    done = verify(place, since, until, keys=keys, held=held)
     if as_json:
         print_json({"ledger": shown(place), "whole": not done.found, **msgspec.to_builtins(done)})
     else:
@@ -34,13 +55,38 @@ def _print(place: str, done: Verification) -> None:
         say(f"{where}: {finding.receipt} {finding.what}" if finding.receipt else f"{where}: {finding.what}")
     if done.found > len(done.findings):
         say(f"... and {done.found - len(done.findings):,} more")
-    looked = (
-        f"{done.receipts:,} receipts and {done.contents:,} contents in {done.chains} chain{'s'[: done.chains != 1]}"
-    )
+    for removed in done.removed:
+        what = "rows with what they held" if removed.kind == "rows" else "contents"
+        say(f"Removed on purpose, and signed for: {removed.removed:,} {what}: {removed.why}")
+    outcomes = f", {done.outcomes:,} outcomes" if done.outcomes else ""
+    counts = f"{done.receipts:,} receipts{outcomes} and {done.contents:,} contents"
+    against = f", {done.checkpoints:,} checkpoint{'s'[: done.checkpoints != 1]}" if done.checkpoints else ""
+    looked = f"{counts} in {done.chains} chain{'s'[: done.chains != 1]}{against}"
     if done.found:
         say(f"{shown(place)} is NOT as it was written: {done.found:,} findings in {looked}", style="bold red")
     else:
         say(f"{shown(place)} is whole: {looked}, each as it was written", style="bold green")
+
+
+def _checkpoints(path: Path) -> list[Checkpoint]:
+    """Read what `upstack ledger checkpoint` printed: a line each, or with --json one document."""
+    text = _read(path, "--checkpoint")
+    try:
+        if text.lstrip().startswith("["):
+            return msgspec.json.decode(text, type=list[Checkpoint])
+        found = [msgspec.json.decode(line, type=Checkpoint) for line in text.splitlines() if line.strip()]
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"--checkpoint {path}: no checkpoints of `upstack ledger checkpoint`: {error}") from None
+    if not found:
+        raise ConfigError(f"--checkpoint {path}: there is no checkpoint in it")
+    return found
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option} {path}: cannot be read: {error}") from None
 
 
 def _bound(given: str | None, option: str) -> str | None:

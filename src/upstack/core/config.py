@@ -137,6 +137,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: Literal["text", "json"] = "text"  # on standard error; ids and sizes, never content or secrets
     log_level: Literal["debug", "info", "warning"] = "info"  # debug: a line for each request
     encrypt: bool = False  # what the ledger keeps of requests and answers, each subject's under a key of its own
+    keystore: str | None = None  # the file of its keys; default: the ledger's name and .keys, or upstack.keys
+    retention_days: float = 0.0  # after which receipts and outcomes are removed; 0: never
+    content_retention_days: float = 0.0  # after which requests and answers alone are
     default_reserve_tokens: int = 4096  # of an answer that neither max_tokens nor its route bounds; of an image by URL
     default_reserve_seconds: float = 60.0  # of an answer priced by the hour
     max_body_bytes: int = 32 * 1024 * 1024  # of a request
@@ -161,6 +164,8 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends in
     "keep_alive": (0.0, _DAY),
     "drain": (0.0, _DAY),
     "retries": (0, 100),
+    "retention_days": (0.0, 36_500.0),
+    "content_retention_days": (0.0, 36_500.0),
     "default_reserve_tokens": (1, 10_000_000),
     "default_reserve_seconds": (0.001, _DAY),
 }

@@ -48,6 +48,9 @@ def in_words(receipt: Receipt) -> list[str]:
     if receipt.key is not None:
         team = f" of the team {receipt.team}" if receipt.team else ""
         lines.append(f"Asked by the key {receipt.key}{team}.")
+    if receipt.encrypted:
+        here = receipt.request is not None or receipt.answer is not None
+        lines.append(f"Request and answer are kept encrypted{'' if here else ', and their key is not here'}.")
     if receipt.usage is not None:
         usage = receipt.usage
         cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""

@@ -98,7 +98,7 @@ class Reloader:
 
     def _keep_what_cannot_change(self, config: Config) -> None:
         old, new = self._gateway.config.server, config.server
-        for name in ("host", "port", "workers", "ledger", "ledger_queue_bytes"):
+        for name in ("host", "port", "workers", "ledger", "keystore", "ledger_queue_bytes"):
             if getattr(old, name) != getattr(new, name):
                 raise ConfigError(f"server.{name} cannot change while serving: restart, or set it back")
         if "off" in {old.receipts, new.receipts} and old.receipts != new.receipts:

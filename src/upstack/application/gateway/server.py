@@ -21,6 +21,7 @@ from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
 from upstack.application.gateway.limits.source import MeterSource
 from upstack.application.gateway.reloader import Reloader
+from upstack.application.gateway.retention import keep_no_longer
 from upstack.application.gateway.setup import Listening, Options, read_config, state_of
 from upstack.application.gateway.together import Place, Together
 from upstack.core.clock import SystemClock
@@ -76,6 +77,7 @@ async def serve(
         ledger_place(config.server.ledger),
         limit_bytes=config.server.ledger_queue_bytes,
         door=None if place is None else place.door,
+        keystore=config.server.keystore,
     )
     backends: dict[str, Backend] = {"openai": OpenAIBackend()}
     if replay is not None:
@@ -96,11 +98,14 @@ async def serve(
         if place is not None:
             reloader.together = Together(gateway, place, slots)
             asyncio.get_running_loop().add_reader(place.leash, stop.set)
-        keeper = asyncio.ensure_future(source.keep_leases())
+        keepers = [asyncio.ensure_future(source.keep_leases())]
+        if place is None or place.row == 1:
+            keepers.append(asyncio.ensure_future(keep_no_longer(gateway)))
         try:
             await _run(gateway, reloader, listener, ready, stop)
         finally:
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
     finally:
         listener.close()
         for backend in backends.values():

@@ -177,7 +177,9 @@ class Supervisor:
         assert self._door is not None  # noqa: S101 - receipts are kept
         link = WriterLink(lambda _: None, self._on_writer_lost)
         place = ledger_place(self._server.ledger)
-        await link.start(place, LOCK_WAIT_S, recover=recover, listener=self._door.fileno())
+        await link.start(
+            place, LOCK_WAIT_S, recover=recover, listener=self._door.fileno(), keystore=self._server.keystore
+        )
         self._writer = link
 
     def _on_writer_lost(self) -> None:

@@ -55,6 +55,7 @@ class LedgerClient:
 
     `limit_bytes` bounds what waits to be written. `lock_wait` is how many seconds `start` waits for the writer of a
     gateway that has just ended. `door`: the Unix socket of a writer that several workers share, in place of one's own.
+    `keystore` names the file of keys where it is not in its usual place.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class LedgerClient:
         "_door",
         "_drained",
         "_flight",
+        "_keystore",
         "_limit",
         "_link",
         "_lock_wait",
@@ -89,12 +91,14 @@ class LedgerClient:
         limit_bytes: int = 64 * 1024 * 1024,
         lock_wait: float = 10.0,
         door: str | None = None,
+        keystore: str | None = None,
     ) -> None:
         self.place = str(place)
         self.queue_bytes = self.written = self.dropped = 0
         self._limit = limit_bytes
         self._lock_wait = lock_wait
         self._door = door
+        self._keystore = keystore
         self._loop: asyncio.AbstractEventLoop
         self._link: WriterLink | None = None
         self._next = _Batch()  # is being gathered
@@ -200,7 +204,9 @@ class LedgerClient:
 
     async def get(self, receipt_id: str) -> Receipt | None:
         """Find a receipt: among those that wait, then in the file (in a thread)."""
-        return self._waiting(receipt_id) or await asyncio.to_thread(read_receipt, self.place, receipt_id)
+        return self._waiting(receipt_id) or await asyncio.to_thread(
+            read_receipt, self.place, receipt_id, self._keystore
+        )
 
     def _added(self, batch: _Batch, size: int) -> None:
         batch.size += size
@@ -371,7 +377,7 @@ class LedgerClient:
     async def _connect(self, *, recover: bool) -> WriterLink:
         link = WriterLink(self._on_answer, self._on_lost)
         if self._door is None:
-            await link.start(self.place, self._lock_wait, recover=recover)
+            await link.start(self.place, self._lock_wait, recover=recover, keystore=self._keystore)
         else:
             await link.connect(self._door)
         return link

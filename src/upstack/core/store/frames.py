@@ -1,8 +1,8 @@
 """What the gateway and the ledger's writer say to each other: a length (4 bytes, big-endian), then msgpack.
 
-The gateway says where the ledger is, and the writer answers with the number of its chain, or with a string that says
-why it cannot be ready. Then batches go one way, and one answer to each the other way: the list of rows that failed,
-empty when all are durable. An empty batch asks whether the ledger can write.
+The gateway says where the ledger and its keystore are, and the writer answers with the number of its chain, or with a
+string that says why it cannot be ready. Then batches go one way, and one answer to each the other way: the list of rows
+that failed, empty when all are durable. An empty batch asks whether the ledger can write.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ Batch = tuple[
     list[Content | None],  # the content of each
     list[tuple[Any, ...]],  # openings: rows with request, subject and whether to encrypt at the end
 ]
+Place = tuple[str, str | None]  # of the ledger, and of its keystore where it is not in its usual place
 Failures = list[tuple[int, str]]  # index of a receipt, and the reason
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_failures = msgspec.msgpack.Decoder(Failures).decode
-decode_place = msgspec.msgpack.Decoder(str).decode
+decode_place = msgspec.msgpack.Decoder(Place).decode
 decode_ready = msgspec.msgpack.Decoder(str | int).decode
 
 
-def frame(message: Batch | Failures | str | int) -> bytearray:
+def frame(message: Batch | Failures | Place | str | int) -> bytearray:
     """Make the bytes of one message."""
     buffer = bytearray(LENGTH.size)
     _encode_into(message, buffer, LENGTH.size)

@@ -37,7 +37,15 @@ class WriterLink(asyncio.Protocol):
         self._started = False
         self._ended = False
 
-    async def start(self, place: str, lock_wait: float, *, recover: bool, listener: int | None = None) -> None:
+    async def start(
+        self,
+        place: str,
+        lock_wait: float,
+        *,
+        recover: bool,
+        listener: int | None = None,
+        keystore: str | None = None,
+    ) -> None:
         """Start the process and wait until it is ready; LedgerError says why it cannot be.
 
         With the descriptor of a `listener` it serves those who connect there, until this link is closed and they left.
@@ -49,7 +57,7 @@ class WriterLink(asyncio.Protocol):
             self._process = _spawn(theirs.fileno(), lock_wait, listener, recover=recover)
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
-            self.send(frame(place))
+            self.send(frame((place, keystore)))
             reason = self._heard(await asyncio.wait_for(ready, lock_wait + _START_S))
         except TimeoutError:
             reason = f"the ledger's writer for {shown(place)} did not start within {lock_wait + _START_S:.0f} seconds"
@@ -158,7 +166,6 @@ class WriterLink(asyncio.Protocol):
 
 def _spawn(descriptor: int, lock_wait: float, listener: int | None, *, recover: bool) -> subprocess.Popen[bytes]:
     """Start the writer where the gateway's own modules are found, in a session that no terminal can interrupt."""
-    folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [
             sys.executable,
@@ -174,5 +181,11 @@ def _spawn(descriptor: int, lock_wait: float, listener: int | None, *, recover: 
         stdout=subprocess.DEVNULL,
         pass_fds=[descriptor] if listener is None else [descriptor, listener],
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """Ours, for a process that finds modules where this one does."""
+    folders = [*filter(None, sys.path), str(Path(upstack.__file__).parent.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}

@@ -44,6 +44,13 @@ def is_postgres(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
+def keystore_of(place: str, given: str | None = None) -> str:
+    """Where the keystore of a ledger is: `given`, else beside its file, else in the working folder."""
+    if given is not None:
+        return given
+    return "upstack.keys" if is_postgres(place) else f"{os.path.realpath(place)}.keys"
+
+
 def shown(place: str) -> str:
     """A ledger's place as it may be shown: of a URL the user, the host and the database."""
     if not is_postgres(place):

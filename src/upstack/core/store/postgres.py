@@ -14,7 +14,7 @@ from typing import Any
 from upstack.core.errors import LedgerError
 from upstack.core.store.chain import new_chain
 from upstack.core.store.frames import WHOLE_BATCH, Batch, Failures
-from upstack.core.store.places import hushed, shown
+from upstack.core.store.places import hushed, keystore_of, shown
 from upstack.core.store.recording import Recorder, Statements
 from upstack.core.store.schema import VERSION, migrate_apart
 
@@ -37,11 +37,12 @@ class PostgresLedger(Recorder):
     """A ledger in a database by URL."""
 
     statements = Statements("%s")
+    statements.hold_contents = "LOCK TABLE contents IN ROW EXCLUSIVE MODE"
     refusals = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keystore: str | None = None) -> None:
         """Connect, bring the tables to the newest version, take a chain; LedgerError names the remedy."""
-        super().__init__()
+        super().__init__(keystore_of(url, keystore))
         self._url = url
         self._database: psycopg.Connection | None = None
         self._lost_at: float | None = None  # when the session that held the chain ended, until there is another

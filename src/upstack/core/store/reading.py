@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,7 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from upstack.core.errors import LedgerError
-from upstack.core.store.places import is_postgres, shown
+from upstack.core.store.cipher import decrypt
+from upstack.core.store.places import is_postgres, keystore_of, shown
 from upstack.core.store.rows import COLUMNS, moment, to_receipt
 from upstack.core.store.schema import VERSION, foreign, version_of
 from upstack.core.store.spending import KEYS, SUMS, Spent
@@ -40,13 +42,21 @@ _SPENT = (
 Ask = Callable[..., list[Any]]  # a statement and its values: the rows
 
 
-def read_receipt(place: Path | str, receipt_id: str) -> Receipt | None:
-    """Find a receipt by its id, that of an open stream included; LedgerError where the ledger cannot be read."""
+def read_receipt(place: Path | str, receipt_id: str, keystore: str | None = None) -> Receipt | None:
+    """Find a receipt by its id, that of an open stream included; LedgerError where the ledger cannot be read.
+
+    Encrypted contents are decrypted with the keystore; where that cannot be they are left out, and `encrypted` is set.
+    """
     with _reading(str(place)) as ask:
         for query in (_FINISHED, _OPEN, _FINISHED):  # a stream may end between the first look and the second
             for row in ask(query, receipt_id):
-                request, answer, subject, cipher_key = row[_COUNT:]
-                return to_receipt(row[:_COUNT], (_bytes(request), _bytes(answer), subject, cipher_key is not None))
+                *stored, subject, cipher_key = row[_COUNT:]
+                request, answer = map(_bytes, stored)
+                if cipher_key is not None:
+                    request, answer = _decrypted(
+                        keystore_of(str(place), keystore), cipher_key, receipt_id, request, answer
+                    )
+                return to_receipt(row[:_COUNT], (request, answer, subject, cipher_key is not None))
     return None
 
 
@@ -133,6 +143,21 @@ def _check(place: str, wrong: str | None, version: int) -> None:
         wrong = f"is of ledger version {version}; `upstack serve` brings it to version {VERSION}"
     if wrong is not None:
         raise LedgerError(f"{shown(place)} {wrong}")
+
+
+def _decrypted(
+    path: str, cipher_key: str, receipt_id: str, request: bytes | None, answer: bytes | None
+) -> tuple[bytes | None, bytes | None]:
+    """Request and answer, both None where the keystore or the key is not there."""
+    from upstack.core.store.keystore import Keystore  # noqa: PLC0415 - most ledgers need none
+
+    with contextlib.suppress(LedgerError), closing(Keystore(path)) as keystore:
+        key = keystore.key(cipher_key)
+        if key is not None:
+            fields = ((request, "request"), (answer, "answer"))
+            request, answer = (part and decrypt(key, part, receipt_id, field) for part, field in fields)
+            return request, answer
+    return None, None
 
 
 def _bytes(content: bytes | str | None) -> bytes | None:

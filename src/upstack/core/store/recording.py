@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upstack.core.store.chain import CHAIN_ROWS, Head, Kept, seal
 from upstack.core.store.frames import Batch, Failures
 from upstack.core.store.rows import COLUMNS, Content
 from upstack.core.store.spending import Tally, upsert
 
+if TYPE_CHECKING:
+    from upstack.core.store.vault import Vault
+
 _MARK_S = 1.0  # between two looks of the table of chains at where its chain ends: in each commit they cost a third
 
 _NAMES = ", ".join(COLUMNS)
 _COUNT = len(COLUMNS)
 _ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
+_SUBJECT, _ENCRYPTED = _COUNT + 1, _COUNT + 2  # of an opening
 
 
 class Statements:
@@ -43,6 +47,9 @@ class Statements:
         self.delete_opening = f"DELETE FROM openings WHERE id = {mark}"
         kept = "request, subject, cipher_key"
         here = f"chain = {mark} AND id > {mark}"
+        self.encrypted = "SELECT cipher_key FROM contents WHERE cipher_key IS NOT NULL LIMIT 1"
+        self.encrypted_of = f"SELECT cipher_key FROM contents WHERE subject = {mark} AND cipher_key IS NOT NULL LIMIT 1"
+        self.hold_contents: str | None = None  # what keeps an erasure waiting until the transaction has ended
         self.left_open = f"SELECT {_NAMES}, {kept} FROM openings WHERE {here} ORDER BY id LIMIT 20"
         self.opening = f"SELECT {_NAMES}, {kept} FROM openings WHERE id = {mark}"
         self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
@@ -59,9 +66,12 @@ class Recorder(ABC):
     statements: Statements
     refusals: tuple[type[Exception], ...]  # what the database may raise over one row
 
-    def __init__(self) -> None:
+    def __init__(self, keystore: str) -> None:
+        """`keystore` names the file of keys, which is opened when there is something to encrypt."""
         self.chain = 0
         self.head = Head(0, "")  # of the chain, as it was last committed
+        self._keystore = keystore
+        self._vault: Vault | None = None
         self._marked = 0.0  # when the table of chains was last told (monotonic)
 
     @abstractmethod
@@ -113,7 +123,14 @@ class Recorder(ABC):
         At first as a whole; where that raises over one of its rows, the caller comes again, with `singly`.
         """
         rows, contents, openings = batch
-        kept = [None if content is None else self.kept(content) for content in contents]
+        subjects = {content[2] for content in contents if content is not None and content[3]}
+        subjects |= {row[_SUBJECT] for row in openings if row[_ENCRYPTED]}
+        if subjects:
+            self._unlock(database, subjects)
+        kept = [
+            None if content is None else self.kept(row[_ID], content)
+            for row, content in zip(rows, contents, strict=True)
+        ]
         head, failures = self._chain_on(database, rows, kept, singly=singly)
         now = time.monotonic()
         if now > self._marked + _MARK_S:
@@ -147,14 +164,45 @@ class Recorder(ABC):
         self.many(database, self.statements.delete_opening, [(row[_ID],) for row in rows])
         return head
 
-    def kept(self, content: Content) -> Kept:
-        """Make of a content what is stored."""
-        request, answer, subject, _ = content
-        return request, answer, subject, None
+    def kept(self, owner: str, content: Content, fields: tuple[str, str] = ("request", "answer")) -> Kept:
+        """Make of a content of the receipt or outcome with the id `owner` what is stored.
+
+        Where it is to be encrypted, the batch's subjects were said to `_unlock`.
+        """
+        request, answer, subject, encrypted = content
+        if not encrypted or self._vault is None or (request is None and answer is None):
+            return request, answer, subject, None
+        sealed: list[bytes | None] = []
+        cipher_key = None
+        for part, field in zip((request, answer), fields, strict=True):
+            if part is None:
+                sealed.append(None)
+            else:
+                stored, cipher_key = self._vault.encrypt(subject, part, owner, field)
+                sealed.append(stored)
+        return sealed[0], sealed[1], subject, cipher_key
+
+    def _unlock(self, database: Any, subjects: set[str | None]) -> None:
+        """Have the keys at hand under which contents of these subjects are encrypted; LedgerError where that fails."""
+        if self._vault is None:
+            from upstack.core.store.vault import Vault  # noqa: PLC0415 - most ledgers need none
+
+            self._vault = Vault(self._keystore)
+        if self.statements.hold_contents is not None:
+            database.execute(self.statements.hold_contents)
+
+        def elsewhere(subject: str | None) -> str | None:
+            if subject is None:
+                row = database.execute(self.statements.encrypted).fetchone()
+            else:
+                row = database.execute(self.statements.encrypted_of, (subject,)).fetchone()
+            return None if row is None else str(row[0])
+
+        self._vault.ready(subjects, elsewhere)
 
     def _opening(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         request, subject, encrypted = row[_COUNT:]
-        request, _, subject, cipher_key = self.kept((request, None, subject, encrypted))
+        request, _, subject, cipher_key = self.kept(row[_ID], (request, None, subject, encrypted))
         return (*row[:_COUNT], self.stored(request), subject, cipher_key, self.chain)
 
     def _chain_on(

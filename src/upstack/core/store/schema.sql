@@ -165,6 +165,7 @@ CREATE TABLE contents (
     PRIMARY KEY (receipt_seq),
     FOREIGN KEY(receipt_seq) REFERENCES receipts (seq)
 );
+CREATE INDEX contents_cipher_key ON contents (cipher_key) WHERE cipher_key IS NOT NULL;
 CREATE INDEX contents_subject ON contents (subject) WHERE subject IS NOT NULL;
 
 CREATE TABLE outcome_contents (
@@ -177,6 +178,7 @@ CREATE TABLE outcome_contents (
     PRIMARY KEY (outcome_seq),
     FOREIGN KEY(outcome_seq) REFERENCES outcomes (seq)
 );
+CREATE INDEX outcome_contents_cipher_key ON outcome_contents (cipher_key) WHERE cipher_key IS NOT NULL;
 CREATE INDEX outcome_contents_subject ON outcome_contents (subject) WHERE subject IS NOT NULL;
 
 CREATE TABLE upstack_version (

@@ -16,7 +16,7 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.chain import new_chain
 from upstack.core.store.frames import WHOLE_BATCH, Batch, Failures
 from upstack.core.store.lock import Lock
-from upstack.core.store.places import cannot_open, make, place_of
+from upstack.core.store.places import cannot_open, keystore_of, make, place_of
 from upstack.core.store.recording import Recorder, Statements
 from upstack.core.store.schema import VERSION, create, foreign, migrate_apart, stamp, version_of
 
@@ -48,9 +48,9 @@ class SqliteLedger(Recorder):
     statements = Statements("?")
     refusals = (sqlite3.Error, OverflowError, UnicodeError)
 
-    def __init__(self, path: str, lock: Lock | None = None) -> None:
+    def __init__(self, path: str, lock: Lock | None = None, keystore: str | None = None) -> None:
         """Open or make the file; LedgerError names it and the remedy. `lock` is minded as long as it is open."""
-        super().__init__()
+        super().__init__(keystore_of(path, keystore))
         self.path = path
         self._lock = lock
         self._database: sqlite3.Connection | None = None
@@ -203,6 +203,7 @@ def _prepare(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA synchronous = FULL")
     database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    database.execute("PRAGMA secure_delete = ON")  # nothing is left of an opening's request when it goes
     if version_of(database) == 0:
         create(database)
     # One writer at a time, hence one chain. A file that cannot be written is found out now, not at the first receipt.

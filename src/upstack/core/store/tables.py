@@ -90,6 +90,7 @@ contents = Table(
     Column("cipher_key", Text, comment="id of the key in the keystore that it is encrypted under; NULL: it is not"),
 )
 _index_where_set("contents", contents.c.subject)
+_index_where_set("contents", contents.c.cipher_key)
 
 openings = Table(
     "openings",
@@ -150,6 +151,7 @@ outcome_contents = Table(
     Column("cipher_key", Text),
 )
 _index_where_set("outcome_contents", outcome_contents.c.subject)
+_index_where_set("outcome_contents", outcome_contents.c.cipher_key)
 
 spend = Table(
     "spend",

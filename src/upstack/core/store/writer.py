@@ -34,16 +34,16 @@ def _say(connection: socket.socket, message: bytes | bytearray) -> None:
         connection.sendall(message)
 
 
-def open_ledger(place: str, wait: float) -> Recorder:
+def open_ledger(place: str, wait: float, keystore: str | None = None) -> Recorder:
     """Open the ledger at `place` for writing, a file within `wait` seconds; what the other kind needs is not loaded."""
     if is_postgres(place):
         from upstack.core.store.postgres import PostgresLedger  # noqa: PLC0415
 
-        return PostgresLedger(place)
+        return PostgresLedger(place, keystore)
     from upstack.core.store.lock import Lock  # noqa: PLC0415
     from upstack.core.store.sqlite import SqliteLedger  # noqa: PLC0415
 
-    return SqliteLedger(place, Lock(place, wait))
+    return SqliteLedger(place, Lock(place, wait), keystore)
 
 
 def main(descriptor: str, wait: str, recover: str, listener: str | None = None) -> int:
@@ -52,11 +52,12 @@ def main(descriptor: str, wait: str, recover: str, listener: str | None = None) 
         signal.signal(ignored, signal.SIG_IGN)
     connection = socket.socket(fileno=int(descriptor))
     inbox = Inbox(connection)
-    place = inbox.read()
-    if place is None:
+    said = inbox.read()
+    if said is None:
         return 1
+    place, keystore = decode_place(said)
     try:
-        ledger = open_ledger(decode_place(place), float(wait))
+        ledger = open_ledger(place, float(wait), keystore)
         if recover == "1":
             ledger.recover()
     except LedgerError as error:

@@ -34,6 +34,7 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("cipher_key", sa.Text))
     _index_where_set("receipts", "episode")
     _index_where_set("contents", "subject")
+    _index_where_set("contents", "cipher_key")
     _add_outcomes()
     _add_custody()
     op.create_table(
@@ -83,6 +84,7 @@ def _add_outcomes() -> None:
         sa.Column("cipher_key", sa.Text),
     )
     _index_where_set("outcome_contents", "subject")
+    _index_where_set("outcome_contents", "cipher_key")
 
 
 def _add_custody() -> None:
