@@ -126,6 +126,44 @@ def spend(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    wanted: Annotated[
+        str, typer.Option("--format", help="jsonl, which a ledger can be filled from; parquet, for analysis; or both.")
+    ] = "jsonl",
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    everything: Annotated[bool, typer.Option("--everything", help="Every table of the ledger.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the whole ledger into DIR: open formats, a manifest with the hash of each file. Never a key.
+
+    It is one moment of the ledger, and works while the gateway serves. Requests and answers that were kept are in it.
+    """
+    from upstack.cli.exporting import run
+
+    if not everything:
+        raise typer.BadParameter("say --everything: all of the ledger, with the requests and answers that were kept")
+    run(folder, wanted, ledger, config, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of `upstack export`.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill an empty ledger, be it a file or PostgreSQL, from an export: every hash as it was, all or nothing."""
+    from upstack.cli.importing import import_ledger
+    from upstack.cli.options import ledger_of
+
+    import_ledger(source, ledger_of(ledger, config), as_json=as_json)
+
+
+@app.command()
 def routes(config: ConfigOption = None, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """List the routes and the providers found, with prices and, where a gateway runs, health."""
     from upstack.cli.routes import list_routes
