@@ -150,17 +150,27 @@ def export(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of `upstack export`.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help='A folder of `upstack export`, or a file (.gz too; "-": stdin).')
+    ],
+    wanted: Annotated[
+        str | None, typer.Option("--format", help="Of a file: traffic or openai-jsonl. Default: it is guessed.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task that a file's requests belong to.")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="Write the lines that could not be taken to this file.")] = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill an empty ledger, be it a file or PostgreSQL, from an export: every hash as it was, all or nothing."""
-    from upstack.cli.importing import import_ledger
-    from upstack.cli.options import ledger_of
+    """Take in what another ledger or system recorded. The same again adds nothing.
 
-    import_ledger(source, ledger_of(ledger, config), as_json=as_json)
+    A folder fills an empty ledger, a file or PostgreSQL: every hash as it was, all or nothing.
+    A file adds a receipt for each request in it; bad lines are counted, named and left out.
+    """
+    from upstack.cli.importing import Wanted, run
+
+    run(Wanted(source, wanted, task, rejects), ledger, config, as_json=as_json)
 
 
 @app.command()
