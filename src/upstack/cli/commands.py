@@ -126,6 +126,54 @@ def spend(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    wanted: Annotated[
+        str, typer.Option("--format", help="jsonl, which a ledger can be filled from; parquet, for analysis; or both.")
+    ] = "jsonl",
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    everything: Annotated[bool, typer.Option("--everything", help="Every table of the ledger.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the whole ledger into DIR: open formats, a manifest with the hash of each file. Never a key.
+
+    It is one moment of the ledger, and works while the gateway serves. Requests and answers that were kept are in it.
+    """
+    from upstack.cli.exporting import run
+
+    if not everything:
+        raise typer.BadParameter("say --everything: all of the ledger, with the requests and answers that were kept")
+    run(folder, wanted, ledger, config, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help='A folder of `upstack export`, or a file (.gz too; "-": stdin).')
+    ],
+    wanted: Annotated[
+        str | None, typer.Option("--format", help="Of a file: traffic or openai-jsonl. Default: it is guessed.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task that a file's requests belong to.")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="Write the lines that could not be taken to this file.")] = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in what another ledger or system recorded. The same again adds nothing.
+
+    A folder fills an empty ledger, a file or PostgreSQL: every hash as it was, all or nothing.
+    A file adds a receipt for each request in it; bad lines are counted, named and left out.
+    """
+    from upstack.cli.importing import Wanted, run
+
+    run(Wanted(source, wanted, task, rejects), ledger, config, as_json=as_json)
+
+
+@app.command()
 def routes(config: ConfigOption = None, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """List the routes and the providers found, with prices and, where a gateway runs, health."""
     from upstack.cli.routes import list_routes

@@ -108,3 +108,34 @@ def erase(
     from upstack.cli.removing import erase
 
     erase(subject, receipt, ledger, config, yes=yes, as_json=as_json)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A file that is not there yet.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the ledger's file while the gateway serves; the copy is checked before it has its name. Keys are not in it.
+
+    A ledger in PostgreSQL: pg_dump, or `upstack export --everything`.
+    """
+    from upstack.cli.copying import backup as run
+
+    run(target, ledger, config, as_json=as_json)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `upstack ledger backup` wrote.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup in the ledger's place while no gateway runs; what was there stays beside it, under a dated name."""
+    from upstack.cli.copying import restore as run
+
+    run(source, ledger, config, as_json=as_json)

@@ -203,7 +203,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     state: ReceiptState
     model: str  # as the caller named it
     task: str | None
-    strategy: Strategy
+    strategy: Strategy | Literal["imported"]
     plan: str  # the targets in the order they would be asked: "cheap, openai/gpt-4o#1"
     why: str
     route: str | None  # the one that answered

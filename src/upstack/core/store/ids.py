@@ -10,6 +10,11 @@ def first_id(seconds: float) -> str:
     return f"rcpt_{int(seconds * 1000):012x}"
 
 
+def id_of(seconds: float, digest: bytes) -> str:
+    """The id of what another system recorded at `seconds`: the same for the same digest of it (8 bytes count)."""
+    return first_id(max(0.0, seconds)) + digest[:8].hex()
+
+
 class ReceiptIds:
     """Makes ids: "rcpt_", milliseconds (12 hex), a random salt of this maker (8 hex), a counter (8 hex).
 

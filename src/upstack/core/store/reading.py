@@ -67,6 +67,13 @@ def list_receipts(place: Path | str, limit: int, before: str | None = None) -> l
     return [to_receipt(row) for row in rows]
 
 
+def known_ids(place: Path | str, ids: Sequence[str]) -> set[str]:
+    """Which of these receipts there are, those of open streams left out."""
+    marks = ", ".join("?" * len(ids))
+    with _reading(str(place)) as ask:
+        return {row[0] for row in ask(f"SELECT id FROM receipts WHERE id IN ({marks})", *ids)}
+
+
 def spent_by(place: Path | str, now: float, chain: int | None = None) -> dict[str, Spent]:
     """What every key, team and task has spent, by "key/NAME" and so on; day and month are those of `now` (UTC).
 

@@ -103,6 +103,9 @@ class SqliteLedger(Recorder):
             with contextlib.suppress(sqlite3.Error):  # of a file that is gone or full; the next writer finds the head
                 self.mark_head(self._database)
             self._release()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _release(self) -> None:
         if self._database is not None:
