@@ -15,8 +15,9 @@ import upstack
 from tests.cli.calling import Terminal, background, call
 from upstack.cli import app
 
-COMMANDS = ["ask", "demo", "doctor", "keys list", "keys new", "keys rotate", "ledger verify", "reload", "routes"]
-COMMANDS += ["serve", "spend", "tasks", "why"]
+COMMANDS = ["ask", "demo", "doctor", "export", "import", "keys list", "keys new", "keys rotate", "ledger backup"]
+COMMANDS += ["ledger checkpoint", "ledger erase", "ledger key", "ledger prune", "ledger restore", "ledger verify"]
+COMMANDS += ["reload", "routes", "serve", "spend", "tasks", "why"]
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
