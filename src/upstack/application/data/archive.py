@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 from upstack.core.errors import RequestError
 from upstack.core.store.schema import VERSION
-from upstack.core.store.transfer import TABLES, ChainEnd, Values
+from upstack.core.store.transfer import TABLES, ChainEnd, Column, Table, Values, kind_of
 
 MANIFEST = "manifest.json"
 FORMAT = "upstack-ledger-export"
@@ -104,7 +103,7 @@ class Archive:
                 if hashlib.file_digest(file, "sha256").hexdigest() != each.sha256:
                     raise invalid(f"{self._folder / each.name}: its sha256 is not that of {MANIFEST}: it was changed")
 
-    def rows(self, table: sa.Table) -> Iterator[Values]:
+    def rows(self, table: Table) -> Iterator[Values]:
         """Yield a table's rows; binary values as text where they are text. `check` first."""
         path = self._folder / f"{table.name}.jsonl"
         said = self._files.get(path.name)
@@ -126,7 +125,7 @@ class Archive:
 class Rows:
     """Reads and writes the rows of one table."""
 
-    def __init__(self, table: sa.Table) -> None:
+    def __init__(self, table: Table) -> None:
         self._names = [column.name for column in table.columns]
         self._types = [_types_of(column) for column in table.columns]
         self._binary = [index for index, column in enumerate(table.columns) if is_binary(column)]
@@ -160,17 +159,16 @@ def invalid(words: str) -> RequestError:
     return RequestError(words, code="invalid_export")
 
 
-def is_binary(column: sa.Column[Any]) -> bool:
+def is_binary(column: Column[Any]) -> bool:
     """Whether a column holds bytes."""
-    return isinstance(column.type, sa.LargeBinary)
+    return kind_of(column) is bytes
 
 
-def _types_of(column: sa.Column[Any]) -> tuple[type, ...]:
+def _types_of(column: Column[Any]) -> tuple[type, ...]:
     if is_binary(column):
         return (bytes,) if column.name == "salt" else (bytes, str)
-    if isinstance(column.type, sa.Double):
-        return float, int
-    return (int,) if isinstance(column.type, sa.Integer) else (str,)
+    kind = kind_of(column)
+    return (float, int) if kind is float else (kind,)
 
 
 def _as_json(value: bytes, name: str) -> str | dict[str, str]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import sqlalchemy as sa
 
 from upstack import __version__
 from upstack.application.data.archive import FORMAT, FORMAT_VERSION, MANIFEST, ArchiveFile, Manifest, Rows, is_binary
 from upstack.core.errors import RequestError
 from upstack.core.store.rows import moment
 from upstack.core.store.schema import VERSION
-from upstack.core.store.transfer import TABLES, snapshot
+from upstack.core.store.transfer import TABLES, Column, Table, kind_of, snapshot
 
 ExportFormat = Literal["jsonl", "parquet", "both"]
 
@@ -73,7 +72,7 @@ def _write(place: str, draft: Path, wanted: ExportFormat, now: float) -> Manifes
     return manifest
 
 
-def _write_rows(path: Path, table: sa.Table, rows: Iterator[Any]) -> tuple[int, int]:
+def _write_rows(path: Path, table: Table, rows: Iterator[Any]) -> tuple[int, int]:
     """Write a table: how many rows, and how long the longest line is."""
     encode = Rows(table).encode
     count = longest = 0
@@ -86,7 +85,7 @@ def _write_rows(path: Path, table: sa.Table, rows: Iterator[Any]) -> tuple[int, 
     return count, longest
 
 
-def _write_parquet(source: Path, target: Path, table: sa.Table, longest: int) -> None:
+def _write_parquet(source: Path, target: Path, table: Table, longest: int) -> None:
     try:
         import duckdb  # noqa: PLC0415 - an extra
     except ImportError:
@@ -108,15 +107,11 @@ def _write_parquet(source: Path, target: Path, table: sa.Table, longest: int) ->
     target.chmod(0o600)
 
 
-def _duckdb_type(column: sa.Column[Any]) -> str:
-    if is_binary(column):
-        return "JSON"
-    if isinstance(column.type, sa.Double):
-        return "DOUBLE"
-    return "BIGINT" if isinstance(column.type, sa.Integer) else "VARCHAR"
+def _duckdb_type(column: Column[Any]) -> str:
+    return {bytes: "JSON", float: "DOUBLE", int: "BIGINT", str: "VARCHAR"}[kind_of(column)]
 
 
-def _unpacked(column: sa.Column[Any]) -> str:
+def _unpacked(column: Column[Any]) -> str:
     name = f'"{column.name}"'
     return (
         f"CASE json_type({name}) WHEN 'VARCHAR' THEN encode({name} ->> '$')"
@@ -128,7 +123,7 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
-def _described(path: Path, table: sa.Table, rows: int) -> ArchiveFile:
+def _described(path: Path, table: Table, rows: int) -> ArchiveFile:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,15 @@ NOT_EMPTY = "ledger_not_empty"  # the code of the error where something is in a 
 _PAGE = 200  # rows, which may have large contents
 _WRITERS = 0x55505354  # the class of the locks that say which chains are being written: postgres.APPLICATION
 
+Table = sa.Table
+Column = sa.Column
 Values = tuple[Any, ...]  # of a row, in the order of its table's columns
+
+
+def kind_of(column: Column[Any]) -> type:
+    """What a column holds: bytes, float, int or str."""
+    kinds: tuple[tuple[type, type], ...] = ((sa.LargeBinary, bytes), (sa.Double, float), (sa.Integer, int))
+    return next((kind for type_, kind in kinds if isinstance(column.type, type_)), str)
 
 
 class ChainEnd(msgspec.Struct, frozen=True):
