@@ -170,3 +170,88 @@ def test_killed_in_the_middle_and_again_it_is_whole(tmp_path: Path) -> None:
     assert (done.known, done.added) == (before.receipts, 20_000 - before.receipts)
     assert verify(place).receipts == 20_000
     assert sum(line[1] for line in spend_sums(place, ("task",))) == 20_000
+
+
+def imported(tmp_path: Path, *lines: Any) -> tuple[Any, list[Any]]:
+    """Import lines twice, so that the second time adds nothing; the first result and the receipts, oldest first."""
+    path, place = tmp_path / "lines.jsonl", str(tmp_path / "upstack.db")
+    path.write_text("\n".join(map(json.dumps, lines)))
+    done = import_file(place, str(path), None, None, nothing)
+    assert import_file(place, str(path), None, None, nothing).added == 0
+    found = [read_receipt(place, each.id) for each in reversed(list_receipts(place, 100))]
+    assert verify(place).found == 0
+    return done, found
+
+
+def test_logs_of_litellm_become_receipts(tmp_path: Path) -> None:
+    """Its payload and its spend logs; a cost of 0 is unknown unless its cache answered."""
+    payload = {
+        "id": "a", "call_type": "acompletion", "response_cost": 0.00125, "status": "success", "prompt_tokens": 10,
+        "completion_tokens": 4, "startTime": 1_700_000_000.0, "endTime": 1_700_000_002.0, "stream": True,
+        "completionStartTime": 1_700_000_000.5, "model": "gpt-4o", "custom_llm_provider": "openai", "end_user": "u",
+        "messages": [{"role": "user", "content": "hi"}], "response": {"choices": [{"message": {"content": "ok"}}]},
+    }  # fmt: skip
+    log = {
+        "request_id": "b", "call_type": "completion", "spend": 0, "startTime": "2023-11-14T22:13:21.000Z",
+        "model": "anthropic/claude", "prompt_tokens": 1, "completion_tokens": 1, "cache_hit": "False",
+    }  # fmt: skip
+    hit = {**log, "request_id": "c", "cache_hit": "True", "startTime": "2023-11-14T22:13:22"}
+    fault = {"error_code": "429", "error_class": "RateLimitError"}
+    failed = {**payload, "id": "d", "status": "failure", "error_information": fault, "startTime": 1_700_000_003}
+    done, (first, second, third, last) = imported(tmp_path, payload, log, hit, failed, {**log, "model": None})
+    assert (done.format, done.added, done.rejects[0][0]) == ("litellm", 4, 5)
+    assert (first.route, first.cost_picodollars, first.usage) == ("openai/gpt-4o", 1_250_000_000, Usage(10, 4))
+    assert (first.stream, first.first_byte_s, first.duration_s, first.subject) == (True, 0.5, 2.0, "u")
+    assert (second.route, second.cost_picodollars, second.created_at) == ("anthropic/claude", None, 1_700_000_001.0)
+    assert third.cost_picodollars == 0
+    assert (last.state, last.status, last.error, last.usage) == ("failed", 429, "RateLimitError", None)
+
+
+def test_generations_of_langfuse_become_receipts(tmp_path: Path) -> None:
+    """Alone, in a trace and in a page; spans are none."""
+    generation = {
+        "id": "a", "type": "GENERATION", "startTime": "2023-11-14T22:13:20.000Z", "endTime": "2023-11-14T22:13:23.000Z",
+        "model": "gpt-4o", "input": [{"role": "user", "content": "hi"}], "output": {"role": "assistant", "content": "ok"},
+        "usageDetails": {"input": 7, "output": 2, "total": 9}, "costDetails": {"input": 0.1, "total": 0.25},
+        "level": "DEFAULT", "completionStartTime": "2023-11-14T22:13:21.000Z",
+    }  # fmt: skip
+    later = {**generation, "id": "b", "startTime": "2023-11-14T22:13:21.000Z", "level": "ERROR", "costDetails": {}}
+    old = {"usage": {"input": 3, "output": 4}, "calculatedTotalCost": 0.5, "usageDetails": None, "costDetails": None}
+    trace = {"id": "t", "userId": "driver 17", "observations": [later, {"id": "s", "type": "SPAN"}]}
+    page = {"data": [{**generation, "id": "c", "startTime": "2023-11-14T22:13:22.000Z", **old}], "meta": {}}
+    done, (first, second, last) = imported(tmp_path, generation, trace, page, {"type": "GENERATION"}, {"type": "x"})
+    assert (done.format, done.added, [number for number, _ in done.rejects]) == ("langfuse", 3, [4, 5])
+    assert (first.cost_picodollars, first.usage, first.first_byte_s) == (250_000_000_000, Usage(7, 2), 1.0)
+    assert json.loads(first.answer)["choices"][0]["message"]["content"] == "ok"
+    assert (second.state, second.subject, second.cost_picodollars) == ("failed", "driver 17", None)
+    assert (last.usage, last.cost_picodollars) == (Usage(3, 4), 500_000_000_000)
+
+
+def test_spans_of_otlp_become_receipts(tmp_path: Path) -> None:
+    """With the conventions' old names and new ones; other spans are none."""
+
+    def span(name: str, second: int, said: dict[str, Any], **more: Any) -> dict[str, Any]:
+        kinds = {int: lambda each: {"intValue": str(each)}, str: lambda each: {"stringValue": each}}
+        attributes = [{"key": key, "value": kinds[type(value)](value)} for key, value in said.items()]
+        start = str((1_700_000_000 + second) * 10**9)
+        end = str((1_700_000_001 + second) * 10**9)
+        times = {"startTimeUnixNano": start, "endTimeUnixNano": end}
+        return {"traceId": "t", "spanId": name, "attributes": attributes, **times, **more}
+
+    messages = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}])
+    new = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 5}
+    new |= {"gen_ai.usage.output_tokens": 6, "gen_ai.operation.name": "chat", "gen_ai.input.messages": messages}
+    old = {"gen_ai.system": "anthropic", "gen_ai.request.model": "claude", "gen_ai.usage.prompt_tokens": 1}
+    old |= {"gen_ai.usage.completion_tokens": 2, "error.type": "timeout"}
+    spans = [span("a", 0, new), span("b", 1, old, status={"code": 2}), span("c", 2, {"http.method": "GET"})]
+    batch = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    done, (first, last) = imported(tmp_path, batch, {"resourceSpans": [{"scopeSpans": 7}]}, {"resourceLogs": []})
+    assert (done.format, done.added, [number for number, _ in done.rejects]) == ("otlp-json", 2, [2, 3])
+    assert (first.route, first.usage, first.duration_s, first.cost_picodollars) == (
+        "openai/gpt-4o",
+        Usage(5, 6),
+        1.0,
+        None,
+    )
+    assert json.loads(first.request)["messages"] == [{"role": "user", "content": "hi"}]
+    assert (last.state, last.error, last.model, last.usage) == ("failed", "timeout", "anthropic/claude", Usage(1, 2))

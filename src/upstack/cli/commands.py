@@ -154,7 +154,10 @@ def import_(
         str, typer.Argument(metavar="SOURCE", help='A folder of `upstack export`, or a file (.gz too; "-": stdin).')
     ],
     wanted: Annotated[
-        str | None, typer.Option("--format", help="Of a file: traffic or openai-jsonl. Default: it is guessed.")
+        str | None,
+        typer.Option(
+            "--format", help="Of a file: traffic, openai-jsonl, litellm, langfuse or otlp-json. Default: it is guessed."
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task that a file's requests belong to.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Write the lines that could not be taken to this file.")] = None,

@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from upstack.application.data.importers import openai_jsonl, traffic
+from upstack.application.data.importers import langfuse, litellm, openai_jsonl, otlp_json, traffic
 from upstack.application.data.importers.exchange import Exchange
 from upstack.core.errors import LedgerError, RequestError
 from upstack.core.store.frames import WHOLE_BATCH
@@ -28,6 +28,9 @@ from upstack.core.types import Receipt
 FORMATS: dict[str, Callable[[bytes], Iterator[Exchange]]] = {
     "traffic": traffic.read,
     "openai-jsonl": openai_jsonl.read,
+    "litellm": litellm.read,
+    "langfuse": langfuse.read,
+    "otlp-json": otlp_json.read,
 }
 SHOWN_REJECTS = 20
 
