@@ -19,8 +19,7 @@ NOT_FOUND = "receipt_not_found"
 def run(wanted: str, ledger: str | None, config: Path | None, *, as_json: bool) -> None:
     """Print the receipt; RequestError where there is none."""
     place = ledger_of(ledger, config)
-    keystore = keystore_of(config) if ledger is None or config is not None else None  # of another: in its usual place
-    whole = explain(_find(wanted, place, keystore))
+    whole = explain(_find(wanted, place, keystore_of(ledger, config)))
     if as_json:
         print_json(whole)
         return

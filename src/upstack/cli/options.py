@@ -48,9 +48,9 @@ def ledger_of(given: str | None, config: Path | None) -> str:
     return ledger_place(read(config).server.ledger if given is None else given)
 
 
-def keystore_of(config: Path | None) -> str | None:
-    """The configured keystore; None: it is in its usual place. Raises ConfigError."""
-    return read(config).server.keystore
+def keystore_of(ledger: str | None, config: Path | None) -> str | None:
+    """The configured keystore; None: it is in its usual place, as for a ledger that is named. Raises ConfigError."""
+    return read(config).server.keystore if ledger is None or config is not None else None
 
 
 def gateway_url(url: str | None, config: Path | None) -> str:

@@ -42,7 +42,7 @@ def prune(
         with saying(place), transaction(place) as database:
             pruned = count(database, retention, now)
     else:
-        with custody(place, keystore_of(config)) as (_, signer):
+        with custody(place, keystore_of(ledger, config)) as (_, signer):
             pruned = prune_now(place, signer, retention, now, lambda: True)
     if as_json:
         print_json({"ledger": shown(place), "dry_run": dry_run, **msgspec.to_builtins(pruned)})
@@ -56,7 +56,7 @@ def erase(
     """Erase after a question; again, it says that nothing is there."""
     if (subject is None) == (receipt is None):
         raise ConfigError("say --subject NAME or --receipt ID, one of them")
-    place, keystore = ledger_of(ledger, config), keystore_of(config)
+    place, keystore = ledger_of(ledger, config), keystore_of(ledger, config)
     if receipt is not None and read_receipt(place, receipt, keystore) is None:
         raise RequestError(f'{shown(place)} has no receipt "{receipt}"', code="receipt_not_found")
     whose = f"of the subject {subject}" if subject is not None else f"of {receipt}"

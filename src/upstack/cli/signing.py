@@ -13,7 +13,7 @@ from upstack.core.store.custody import custody, make_checkpoints
 
 def show_key(ledger: str | None, config: Path | None, *, new: bool, as_json: bool) -> None:
     """Print the public key as PEM on standard output, and its fingerprint beside it."""
-    with custody(ledger_of(ledger, config), keystore_of(config), new=new) as (keystore, signer):
+    with custody(ledger_of(ledger, config), keystore_of(ledger, config), new=new) as (keystore, signer):
         if as_json:
             print_json({"fingerprint": signer.fingerprint, "public_key": signer.pem, "keystore": keystore.path})
             return
@@ -24,7 +24,7 @@ def show_key(ledger: str | None, config: Path | None, *, new: bool, as_json: boo
 def sign(ledger: str | None, config: Path | None, *, as_json: bool) -> None:
     """Sign and print; what is printed can be told from what was signed by nobody."""
     place = ledger_of(ledger, config)
-    with custody(place, keystore_of(config)) as (_, signer):
+    with custody(place, keystore_of(ledger, config)) as (_, signer):
         points = make_checkpoints(place, signer)
     if as_json:
         print_json(msgspec.to_builtins(points))

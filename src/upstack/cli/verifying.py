@@ -33,7 +33,7 @@ def run(wanted: Wanted, ledger: str | None, config: Path | None, *, as_json: boo
     """Verify and print; exit code 1 where something was found."""
     place = ledger_of(ledger, config)
     since, until = _bound(wanted.since, "--from"), _bound(wanted.until, "--to")
-    keys = trusted(keystore_of(place, configured_keystore(config)))
+    keys = trusted(keystore_of(place, configured_keystore(ledger, config)))
     for path in wanted.public_keys:
         try:
             keys.add(_read(path, "--public-key"))
