@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from tests.canaries import CANARY
+
 SRC = Path(__file__).resolve().parents[2] / "src"
 COMMAND = [sys.executable, "-m", "upstack.cli"]
 
@@ -50,9 +52,9 @@ class Done(NamedTuple):
 
 
 def environ(**extra: str) -> dict[str, str]:
-    """An environment without keys, proxies and terminals."""
+    """An environment without proxies, terminals and keys, but for that of `tests.gateway.serving.provider`."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(SRC), "LANG": "C.UTF-8", **extra}
+    return {**kept, "PYTHONPATH": str(SRC), "LANG": "C.UTF-8", "CANARY_KEY": CANARY, **extra}
 
 
 def call(*arguments: str, cwd: Path, stdin: str = "", **extra: str) -> Done:

@@ -66,7 +66,7 @@ def configure(kind: Kind = "text", level: Level = "info") -> None:
             structlog.processors.JSONRenderer() if kind == "json" else _as_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is at that moment
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=max(least, logging.WARNING), force=True)

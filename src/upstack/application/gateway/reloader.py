@@ -12,6 +12,7 @@ from upstack.application.gateway.setup import Options, read_config, state_of
 from upstack.application.gateway.together import Together
 from upstack.core.config import Config
 from upstack.core.errors import ConfigError, UpstackError
+from upstack.core.store.spending import Spent
 from upstack.core.telemetry import log
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class Reloader:
         """Read the file again and swap; returns the new generation. Raises ConfigError and changes nothing."""
         gateway = self._gateway
         try:
-            await self._settle()
-            spent = await self._source.spent()
+            spent = await self._settle()
             config = read_config(self._options)  # from here to the swap without a wait: no reload comes between
             self._keep_what_cannot_change(config)
             state = state_of(config, gateway.state.generation + 1, self._replay)
@@ -74,18 +74,23 @@ class Reloader:
         finally:
             self._soon = None
 
-    async def _settle(self) -> None:
-        """Wait until nobody is writing the file: cut between two tables it would pass for a whole one."""
+    async def _settle(self) -> dict[str, Spent]:
+        """Wait until nobody is writing the file: cut between two tables it would pass for a whole one.
+
+        Returns what was spent, which takes a while to find out, too.
+        """
         deadline = time.monotonic() + SETTLE_LIMIT
         while True:
             self._seen = self._stamp()
             await asyncio.sleep(SETTLE)
+            spent = await self._source.spent()
             if self._seen == self._stamp():
                 break
             if time.monotonic() > deadline:
                 raise ConfigError(f"{self._options.config}: still being written after {SETTLE_LIMIT:.0f} s")
         if self._seen is not None and self._seen[1] == 0:
             raise ConfigError(f"{self._options.config}: empty, as if cut short while it was written")
+        return spent
 
     def _stamp(self) -> tuple[int, int, int] | None:
         if self._options.config is None:
