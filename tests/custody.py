@@ -10,15 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from upstack.core.errors import LedgerError
-from upstack.core.store.chain import commit, link
 from upstack.core.store.engine import transaction
 from upstack.core.store.ids import first_id
-from upstack.core.store.links import OUTCOME_COLUMNS
-from upstack.core.store.rows import moment
-from upstack.core.store.tables import chains, outcome_contents, outcomes, receipts
+from upstack.core.store.tables import receipts
 from upstack.core.types import Receipt
-from upstack.testing.receipts import make_receipt
-from upstack.testing.store_checks import opened, recorded
+from upstack.testing.receipts import make_outcome, make_receipt
+from upstack.testing.store_checks import opened, recorded, told
 
 START = 1_800_000_000.0
 HOUR = 3600.0
@@ -45,24 +42,15 @@ def record(place: str, made: list[Receipt], step: int = 10) -> list[LedgerError 
 
 
 def add_outcome(place: str, about: Receipt, at: float, comment: bytes, subject: str | None = None) -> str:
-    """Chain an outcome behind what is there, as a writer would; its id."""
-    outcome_id = first_id(at).replace("rcpt_", "otcm_") + os.urandom(8).hex()
-    salt = os.urandom(16)
-    values: dict[str, Any] = dict.fromkeys(OUTCOME_COLUMNS)
-    values |= {"id": outcome_id, "created_at": moment(at), "observed_at": moment(at), "receipt": about.id}
-    values |= {"name": "outcome", "success": 1, "score": 0.5, "source": "reviewer"}
-    values |= {"key": "", "idempotency_key": outcome_id}
-    commitment = commit(salt, comment, None)
-    with transaction(place, write=True) as database:
-        (seq, previous) = database.execute(sa.select(chains.c.head_seq, chains.c.head_hash)).one()
-        seq += 1
-        hashed = link(previous, seq, ("outcome", *values.values()), commitment)
-        database.execute(outcomes.insert(), {**values, "seq": seq, "commitment": commitment, "hash": hashed})
-        database.execute(
-            outcome_contents.insert(), {"outcome_seq": seq, "comment": comment, "salt": salt, "subject": subject}
-        )
-        database.execute(chains.update().values(head_seq=seq, head_hash=hashed))
-    return outcome_id
+    """Tell an outcome of a receipt; its id."""
+    outcome = make_outcome(about, at=at, comment=comment, subject=subject)
+
+    async def main() -> None:
+        async with opened(place) as ledger:
+            assert await told(ledger, outcome) == [None]
+
+    asyncio.run(main())
+    return outcome.id
 
 
 def change(place: str, *statements: str) -> None:

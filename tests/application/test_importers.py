@@ -211,7 +211,8 @@ def test_generations_of_langfuse_become_receipts(tmp_path: Path) -> None:
     """Alone, in a trace and in a page; spans are none."""
     generation = {
         "id": "a", "type": "GENERATION", "startTime": "2023-11-14T22:13:20.000Z", "endTime": "2023-11-14T22:13:23.000Z",
-        "model": "gpt-4o", "input": [{"role": "user", "content": "hi"}], "output": {"role": "assistant", "content": "ok"},
+        "model": "gpt-4o", "input": [{"role": "user", "content": "hi"}],
+        "output": {"role": "assistant", "content": "ok"},
         "usageDetails": {"input": 7, "output": 2, "total": 9}, "costDetails": {"input": 0.1, "total": 0.25},
         "level": "DEFAULT", "completionStartTime": "2023-11-14T22:13:21.000Z",
     }  # fmt: skip
@@ -231,8 +232,10 @@ def test_spans_of_otlp_become_receipts(tmp_path: Path) -> None:
     """With the conventions' old names and new ones; other spans are none."""
 
     def span(name: str, second: int, said: dict[str, Any], **more: Any) -> dict[str, Any]:
-        kinds = {int: lambda each: {"intValue": str(each)}, str: lambda each: {"stringValue": each}}
-        attributes = [{"key": key, "value": kinds[type(value)](value)} for key, value in said.items()]
+        attributes = [
+            {"key": key, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
+            for key, value in said.items()
+        ]
         start = str((1_700_000_000 + second) * 10**9)
         end = str((1_700_000_001 + second) * 10**9)
         times = {"startTimeUnixNano": start, "endTimeUnixNano": end}

@@ -25,7 +25,7 @@ def fill(place: str) -> list[str]:
     ids = [f"rcpt_{int(receipt.created_at * 1000):012x}{receipt.id[17:]}" for receipt in receipts]
     ledger = open_ledger(place, 0.0)
     rows = [(ids[day], *to_row(receipt)[1:]) for day, receipt in enumerate(receipts)]
-    assert ledger.record((rows, [(receipt.request, receipt.answer, None, False) for receipt in receipts], [])) == []
+    assert ledger.record((rows, [(receipt.request, receipt.answer, None, False) for receipt in receipts], [], [])) == []
     ledger.close()
     return ids
 

@@ -36,6 +36,10 @@ NO_KEY = 'auth = "none"'
 KEYS = {"ONE": "secret-of-one", "TWO": "secret-of-two", "GROQ_API_KEY": "secret-of-groq"}
 
 
+def _served(echo: EchoProvider) -> str:
+    return CONFIG + provider("echo", echo.base_url, NO_KEY)
+
+
 def _config(folder: Path, base_url: str = "http://127.0.0.1:9/v1", port: int = 1) -> None:
     text = f"[server]\nport = {port}\n{CONFIG}{provider('echo', base_url, NO_KEY)}"
     (folder / "upstack.toml").write_text(text)
@@ -75,7 +79,10 @@ def test_routes_as_json_hold_every_tier_and_version(tmp_path: Path) -> None:
 
 def test_routes_show_health_where_a_gateway_runs(tmp_path: Path) -> None:
     """Answers and failures come from the gateway that runs where the configuration says."""
-    with EchoProvider() as echo, Serving(tmp_path, CONFIG + provider("echo", echo.base_url, NO_KEY), env=KEYS) as gateway:
+    with (
+        EchoProvider() as echo,
+        Serving(tmp_path, CONFIG + provider("echo", echo.base_url, NO_KEY), env=KEYS) as gateway,
+    ):
         assert gateway.post(chat("cheap")).status_code == 200
         (tmp_path / "upstack.toml").write_text(f"[server]\nport = {gateway.port}\n{gateway.config.read_text()}")
         done = call("routes", cwd=tmp_path, **KEYS)
@@ -90,7 +97,10 @@ def test_routes_of_a_gateway_elsewhere_are_that_gateway_s(tmp_path: Path) -> Non
     """With --url nothing local is shown: its routes, its tasks, their health."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "upstack.toml").write_text('[routes.mine]\nmodel = "openai/gpt-4o"\n')
-    with EchoProvider() as echo, Serving(tmp_path, CONFIG + provider("echo", echo.base_url, NO_KEY), env=KEYS) as gateway:
+    with (
+        EchoProvider() as echo,
+        Serving(tmp_path, CONFIG + provider("echo", echo.base_url, NO_KEY), env=KEYS) as gateway,
+    ):
         assert gateway.post(chat("cheap")).status_code == 200
         done = call("routes", "--url", f"{gateway.url}/v1", cwd=tmp_path / "here")
         assert (done.code, done.err) == (0, "")

@@ -111,7 +111,7 @@ def test_a_ledger_of_the_first_version_opens_with_all_it_had(path: Path) -> None
     assert verify(str(path)).receipts == len(receipts)
     assert ledger.recover() == 1
     later = _asked_before()
-    assert ledger.record(([to_row(later)], [(later.request, later.answer, None, False)], [])) == []
+    assert ledger.record(([to_row(later)], [(later.request, later.answer, None, False)], [], [])) == []
     ledger.close()
     done = verify(str(path))
     assert (done.found, done.receipts, done.contents) == (0, len(receipts) + 2, len(receipts) + 1)

@@ -12,8 +12,8 @@ import pytest
 
 from upstack.core.store.frames import Batch, decode_batch, frame
 from upstack.core.store.ids import ReceiptIds
-from upstack.core.store.rows import COLUMNS, clean, to_receipt, to_row
-from upstack.testing.receipts import BARE, make_receipt
+from upstack.core.store.rows import COLUMNS, clean, to_outcome_row, to_receipt, to_row
+from upstack.testing.receipts import BARE, make_outcome, make_receipt
 
 
 @pytest.mark.parametrize("changes", [{}, BARE, {"model": "mo\0dèl \N{SLICE OF PIZZA}"}, {"created_at": 0.0}])
@@ -53,11 +53,12 @@ def test_lone_surrogates_are_written_as_escapes() -> None:
 
 
 def test_a_batch_survives_its_frame() -> None:
-    """Rows, contents and openings arrive as they were sent."""
+    """Rows, contents, openings and outcomes arrive as they were sent."""
     batch: Batch = (
         [to_row(make_receipt())],
         [(b"\xff", None, "s", True)],
         [(*to_row(make_receipt()), b"{}", None, False)],
+        [(*to_outcome_row(make_outcome(make_receipt())), b"late", None, "s", False)],
     )
     message = frame(batch)
     assert int.from_bytes(message[:4]) == len(message) - 4

@@ -34,6 +34,7 @@ def make_batch(receipts: list[Receipt], openings: list[Receipt] | None = None) -
             for receipt in receipts
         ],
         [(*to_row(receipt), receipt.request, receipt.subject, False) for receipt in openings or []],
+        [],
     )
 
 
@@ -121,7 +122,7 @@ def test_a_row_that_is_refused_does_not_take_others_with_it(path: Path, poison: 
     receipts[2] = msgspec.structs.replace(receipts[2], **poison)
     ((index, reason),) = ledger.record(make_batch(receipts))
     assert index == 2
-    assert "refused this receipt" in reason
+    assert "refused this row" in reason
     assert {receipt.id for receipt in list_receipts(path, 10)} == {receipts[n].id for n in (0, 1, 3)}
     assert read_receipt(path, receipts[3].id) == receipts[3], "its content is its own, not its neighbour's"
     ledger.close()

@@ -19,9 +19,9 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.custody import custody, make_checkpoints
 from upstack.core.store.engine import transaction
 from upstack.core.store.erasure import erase_subject
-from upstack.core.store.links import OUTCOME_COLUMNS, read_chains, read_checkpoints, read_links, read_tombstones
+from upstack.core.store.links import read_chains, read_checkpoints, read_links, read_tombstones
 from upstack.core.store.retention import Retention, prune
-from upstack.core.store.rows import COLUMNS
+from upstack.core.store.rows import COLUMNS, OUTCOME_COLUMNS
 from upstack.core.store.signing import PublicKeys, Signer, new_seed
 from upstack.core.store.statements import Checkpoint, Tombstone, united
 from upstack.core.store.tables import metadata

@@ -101,6 +101,35 @@ def why(
 
 
 @app.command()
+def feedback(
+    receipt: Annotated[str | None, typer.Argument(metavar="ID", help='A receipt, or "last" for the newest.')] = None,
+    *,
+    episode: Annotated[str | None, typer.Option(help="An episode, in place of a receipt.")] = None,
+    value: Annotated[str | None, typer.Option(help="true, false, or how good it was, in 0 to 1.")] = None,
+    comment: Annotated[str | None, typer.Option(help="A remark.")] = None,
+    demonstration: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='The right answer; "@FILE" and "-" read it.')
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of what was looked at. Default: outcome.")] = None,
+    observed_at: Annotated[str | None, typer.Option(help="When it was so, as 2026-01-31T12:00:00Z.")] = None,
+    source: Annotated[str | None, typer.Option(help="Who or what says so. Default: the key's name.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Told again under it, it is there once.")] = None,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back what was told of that name.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what became of an answer. A later outcome of the same name supersedes, and history is kept.
+
+    Where no gateway runs, one runs for this call, with the same configuration and ledger.
+    """
+    from upstack.cli.telling import Told, run
+
+    told = Told(receipt, episode, name, value, comment, demonstration, observed_at, source, idempotency_key, withdraw)
+    run(told, url, config, as_json=as_json)
+
+
+@app.command()
 def spend(
     by: Annotated[
         list[str] | None,

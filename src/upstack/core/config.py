@@ -88,6 +88,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     residency: tuple[str, ...] = ()  # answers may come only from routes with one of these labels; empty: from any
     encrypt: bool | None = None  # in place of server.encrypt
     value_usd: float | None = None  # what a good answer is worth
+    maturity_days: float = 0.0  # in which an answer without an outcome is not yet known to be good or bad
     on_unprofitable: Literal["report", "refuse"] = "report"  # what becomes of a request expected to cost more than that
     budget_usd: BudgetConfig = BudgetConfig()
     rate: RateConfig = RateConfig()
@@ -151,8 +152,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries: int = 2  # attempts after the first pass over a plan's routes, at most 100
 
 
-_DAY = 86_400.0
+DAY_S = 86_400.0
 _MOST_USD = 1_000_000
+_MOST_DAYS = 36_500
 _MOST = 256 * 1024 * 1024  # request and answer share a row of the ledger, which ends at 10**9 bytes
 RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends included
     "port": (0, 65_535),
@@ -160,14 +162,14 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends in
     "max_body_bytes": (1, _MOST),
     "max_answer_bytes": (1, _MOST),
     "ledger_queue_bytes": (1, 2**40),
-    "request_timeout": (0.001, _DAY),
-    "keep_alive": (0.0, _DAY),
-    "drain": (0.0, _DAY),
+    "request_timeout": (0.001, DAY_S),
+    "keep_alive": (0.0, DAY_S),
+    "drain": (0.0, DAY_S),
     "retries": (0, 100),
-    "retention_days": (0.0, 36_500.0),
-    "content_retention_days": (0.0, 36_500.0),
+    "retention_days": (0.0, _MOST_DAYS),
+    "content_retention_days": (0.0, _MOST_DAYS),
     "default_reserve_tokens": (1, 10_000_000),
-    "default_reserve_seconds": (0.001, _DAY),
+    "default_reserve_seconds": (0.001, DAY_S),
 }
 
 
@@ -450,6 +452,8 @@ def _check_limits(config: Config, source: str) -> None:
                 if amount is not None and not 0 <= amount <= _MOST_USD:
                     key = field if field == "value_usd" else f"budget_usd.{field}"
                     raise ConfigError(f"{where}.{key}: USD lie in 0 to {_MOST_USD:,}")
+            if table == "tasks" and not 0 <= row.maturity_days <= _MOST_DAYS:
+                raise ConfigError(f"{where}.maturity_days: lies in 0 to {_MOST_DAYS:,}")
             for field, limit in msgspec.structs.asdict(row.rate).items():
                 if limit is not None and not 0 <= limit <= 10**9:
                     raise ConfigError(f"{where}.rate.{field}: lies in 0 to 1,000,000,000")

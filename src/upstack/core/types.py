@@ -224,3 +224,24 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     reserved_picodollars: Picodollars | None = None  # held for each attempt before it was made: the most it may cost
     subject: str | None = None  # whom or what the content is about, kept and erased with it
     encrypted: bool = False  # the content is, in the ledger
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an answer, as somebody told. Times in Unix seconds. Of a name the latest counts."""
+
+    id: str
+    created_at: float  # when it was recorded
+    observed_at: float  # when it was so
+    receipt: str | None = None  # that it is about, or:
+    episode: str | None = None
+    only_key: str | None = None  # of an episode: about the requests of this key alone
+    name: str  # of what was looked at
+    value: bool | float | None = None  # good or not, or how good in 0 to 1
+    withdrawn: bool = False  # what was told before is not known any more
+    source: str  # who or what says so
+    key: str | None = None  # name of the virtual key that told
+    idempotency_key: str
+    comment: bytes | None = None
+    demonstration: bytes | None = None  # the right answer
+    subject: str | None = None
+    encrypted: bool = False  # comment and demonstration are, in the ledger

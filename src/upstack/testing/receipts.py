@@ -1,4 +1,4 @@
-"""Receipts for tests of whatever keeps or reads them."""
+"""Receipts and outcomes for tests of whatever keeps or reads them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from upstack.core.store.ids import ReceiptIds
-from upstack.core.types import Attempt, Receipt, Usage
+from upstack.core.store.ids import ReceiptIds, outcome_id
+from upstack.core.types import Attempt, Outcome, Receipt, Usage
 
 _ids = ReceiptIds()
 
@@ -66,3 +66,19 @@ def make_receipt(**changes: Any) -> Receipt:
         subject="driver 17",
     )
     return replace(receipt, **changes)
+
+
+def make_outcome(about: Receipt, *, at: float = 1_800_000_060.5, **changes: Any) -> Outcome:
+    """Make an outcome of a receipt, told at `at` (Unix seconds), with a new id; `changes` are fields that differ."""
+    own_id = outcome_id(_ids(at))
+    outcome = Outcome(
+        id=own_id,
+        created_at=at,
+        observed_at=at,
+        receipt=about.id,
+        name="outcome",
+        value=True,
+        source="reviewer",
+        idempotency_key=own_id,
+    )
+    return replace(outcome, **changes)

@@ -19,7 +19,7 @@ from typing import Any
 from upstack.core.errors import LedgerError
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.reading import list_receipts, read_receipt
-from upstack.core.types import Receipt
+from upstack.core.types import Outcome, Receipt
 from upstack.testing.receipts import BARE, make_receipt
 
 MakePlace = Callable[[], str]
@@ -43,6 +43,15 @@ async def recorded(ledger: LedgerClient, *receipts: Receipt) -> list[LedgerError
     answers = [loop.create_future() for _ in receipts]
     for receipt, answer in zip(receipts, answers, strict=True):
         ledger.append(receipt, answer.set_result)
+    return await asyncio.wait_for(asyncio.gather(*answers), WAIT_S)
+
+
+async def told(ledger: LedgerClient, *outcomes: Outcome) -> list[LedgerError | None]:
+    """Tell outcomes in one tick and wait for what becomes of each."""
+    loop = asyncio.get_running_loop()
+    answers = [loop.create_future() for _ in outcomes]
+    for outcome, answer in zip(outcomes, answers, strict=True):
+        ledger.tell(outcome, answer.set_result)
     return await asyncio.wait_for(asyncio.gather(*answers), WAIT_S)
 
 

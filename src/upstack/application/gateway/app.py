@@ -20,10 +20,13 @@ from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.explain import explain
 from upstack.application.gateway.exposition import CONTENT_TYPE, exposition
+from upstack.application.gateway.feedback import Feedback
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import admit, admit_chat, too_large
 from upstack.application.gateway.together import Together
+from upstack.core.config import DAY_S
 from upstack.core.errors import RequestError, UpstackError
+from upstack.core.store.outcomes import outcomes_of
 
 ADMIN_HEADER = "x-upstack-admin"  # a browser cannot send it across origins without asking first
 Reload = Callable[[], Awaitable[int]]
@@ -51,7 +54,15 @@ def build_app(gateway: Gateway, reload: Reload, together: Together | None = None
         if found is None or not may_see(caller_of(request), found.key):
             why = ': server.receipts is "off"' if off else ""
             raise RequestError(f"There is no such receipt{why}", status=404, code="receipt_not_found")
-        return _json(explain(found))
+        told = await asyncio.to_thread(outcomes_of, gateway.ledger.place, found, gateway.ledger.keystore)
+        task = gateway.config.tasks.get(found.task or "")
+        maturity = 0.0 if task is None else task.maturity_days * DAY_S
+        return _json(explain(found, told, maturity, gateway.clock.time()))
+
+    feedback = Feedback(gateway)
+
+    async def tell(request: HttpRequest) -> Response:
+        return _json(*await feedback.take(request))
 
     async def healthz(_: HttpRequest) -> Response:
         return _json({"status": "alive"})
@@ -88,6 +99,7 @@ def build_app(gateway: Gateway, reload: Reload, together: Together | None = None
             Path("/v1/chat/completions", chat, methods=["POST"]),
             Path("/v1/models", models),
             Path("/v1/receipts/{id}", receipt),
+            Path("/v1/feedback", tell, methods=["POST"]),
             Path("/healthz", healthz),
             Path("/readyz", readyz),
             Path("/metrics", metrics),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from upstack.core.types import Attempt, Picodollars, Receipt
+from upstack.core.types import Attempt, Outcome, Picodollars, Receipt
+from upstack.inference.outcomes import Verdict, verdict
 
 REPLAYED = " (replayed)"
 _ENDED = {
@@ -19,8 +21,13 @@ _ENDED = {
 }
 
 
-def explain(receipt: Receipt) -> dict[str, Any]:
-    """Everything a receipt holds, JSON-ready, with `words`: the same for a person."""
+def explain(
+    receipt: Receipt, outcomes: Sequence[Outcome] = (), maturity: float = 0.0, now: float = 0.0
+) -> dict[str, Any]:
+    """Everything a receipt holds and was told of it, JSON-ready, with `words`: the same for a person.
+
+    `maturity` of its task in seconds, `now` in Unix seconds.
+    """
     whole: dict[str, Any] = msgspec.to_builtins(receipt)
     whole["created_at"] = datetime.fromtimestamp(receipt.created_at, UTC).isoformat(timespec="milliseconds")
     whole["cost_usd"] = None if receipt.cost_picodollars is None else usd(receipt.cost_picodollars)
@@ -29,7 +36,8 @@ def explain(receipt: Receipt) -> dict[str, Any]:
     whole["replayed"] = _replayed(receipt)
     whole["request"] = _content(receipt.request)
     whole["answer"] = _content(receipt.answer)
-    whole["words"] = in_words(receipt)
+    whole["outcomes"] = [_outcome(each) for each in outcomes]
+    whole["words"] = in_words(receipt) + outcomes_in_words(receipt, outcomes, maturity, now)
     return whole
 
 
@@ -60,6 +68,49 @@ def in_words(receipt: Receipt) -> list[str]:
     held = "" if receipt.reserved_picodollars is None else f"; ${usd(receipt.reserved_picodollars)} held for an attempt"
     lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}{nothing}{held}.")
     return lines
+
+
+def outcomes_in_words(receipt: Receipt, outcomes: Sequence[Outcome], maturity: float, now: float) -> list[str]:
+    """Tell what became of the answer, a sentence for each name of an outcome."""
+    lines = []
+    for name in sorted({each.name for each in outcomes}):
+        found = verdict(outcomes, name, receipt.created_at, maturity, now)
+        latest = found.outcome
+        if latest is None:
+            continue
+        by = f"told by {latest.source} on {_day(latest.created_at)}"
+        of = "" if latest.receipt else " of the whole episode"
+        before = f"; {found.superseded} before it superseded" if found.superseded else ""
+        lines.append(f"{name.capitalize()}: {_judged(found)}{of}, {by}{before}.")
+    for what in ("comment", "demonstration"):
+        said = next((content for each in outcomes if (content := getattr(each, what)) is not None), None)
+        if said is not None:
+            lines.append(f"Latest {what}: {said.decode('utf-8', 'replace')}")
+    if not lines and maturity:
+        due = _day(receipt.created_at + maturity)
+        early = now < receipt.created_at + maturity
+        lines.append(f"Outcome: {'not yet known, it may come' if early else 'none came'} until {due}.")
+    return lines
+
+
+def _judged(found: Verdict) -> str:
+    value = found.outcome.value if found.outcome is not None else None
+    if value is None:
+        return "not known, what was told is withdrawn"
+    return ("good" if value else "bad") if isinstance(value, bool) else f"{value:g} (of 0 to 1)"
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    whole: dict[str, Any] = msgspec.to_builtins(outcome)
+    for name in ("created_at", "observed_at"):
+        whole[name] = datetime.fromtimestamp(whole[name], UTC).isoformat(timespec="milliseconds")
+    for name, content in (("comment", outcome.comment), ("demonstration", outcome.demonstration)):
+        whole[name] = None if content is None else content.decode("utf-8", "replace")
+    return whole
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def cost_in_words(cost: Picodollars | None) -> str:

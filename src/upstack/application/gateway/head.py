@@ -43,6 +43,12 @@ def admit(headers: Mapping[bytes, bytes], keys: Keys | None, now: float) -> Call
 def admit_chat(headers: Mapping[bytes, bytes], keys: Keys | None, now: float, limit: int) -> Caller | None:
     """Say who asks for a chat completion, before its body, of at most `limit` bytes, is read; raises as `admit`."""
     caller = admit(headers, keys, now)
+    check_body(headers, limit, too_large(limit))
+    return caller
+
+
+def check_body(headers: Mapping[bytes, bytes], limit: int, too_large: RequestError) -> None:
+    """Raise RequestError where what is to come is no JSON as it is, or above `limit` bytes."""
     kind = headers.get(b"content-type", b"")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         message = "Send the request as content-type: application/json"
@@ -51,8 +57,7 @@ def admit_chat(headers: Mapping[bytes, bytes], keys: Keys | None, now: float, li
         raise RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
-        raise too_large(limit)
-    return caller
+        raise too_large
 
 
 def too_large(limit: int) -> RequestError:

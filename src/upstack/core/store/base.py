@@ -9,13 +9,18 @@ from collections.abc import Callable
 from typing import Protocol
 
 from upstack.core.errors import LedgerError
-from upstack.core.types import Receipt
+from upstack.core.types import Outcome, Receipt
+
+OUTCOME_KNOWN = "the idempotency key is another outcome's"  # the failure of an outcome
 
 Done = Callable[[LedgerError | None], None]
 
 
 class Ledger(Protocol):
-    """Records receipts durably. All methods belong to one event loop's thread; none of them blocks it."""
+    """Records receipts and outcomes durably. All methods belong to one event loop's thread; none of them blocks it."""
+
+    place: str  # for who reads beside it
+    keystore: str | None  # where it is not in its usual place
 
     @property
     def busy(self) -> bool:
@@ -68,6 +73,10 @@ class Ledger(Protocol):
 
         A crash turns it into a truncated receipt. Noted again, with a later attempt, it takes the place of the first.
         """
+        ...
+
+    def tell(self, outcome: Outcome, done: Done) -> None:
+        """Record an outcome; `done` as for `append`, with an error that says OUTCOME_KNOWN where its key is taken."""
         ...
 
     async def get(self, receipt_id: str) -> Receipt | None:

@@ -18,8 +18,8 @@ from upstack.core.store.frames import WHOLE_BATCH, Failures, frame
 from upstack.core.store.link import WRITER_DIED, WriterLink
 from upstack.core.store.places import shown
 from upstack.core.store.reading import read_receipt
-from upstack.core.store.rows import COLUMNS, NO_CONTENT, Content, Row, clean, to_receipt, to_row
-from upstack.core.types import Receipt
+from upstack.core.store.rows import COLUMNS, NO_CONTENT, Content, Row, clean, to_outcome_row, to_receipt, to_row
+from upstack.core.types import Outcome, Receipt
 
 _BATCH_BYTES = 1024 * 1024
 _ROW_BYTES = 1024  # what a row weighs in memory beside its long texts
@@ -39,7 +39,7 @@ _STATE, _STREAM, _STATUS, _ERROR = (COLUMNS.index(name) for name in ("state", "s
 class _Batch:
     """Receipts that will share a commit."""
 
-    __slots__ = ("contents", "dones", "opened", "openings", "rows", "size")
+    __slots__ = ("contents", "dones", "opened", "openings", "outcomes", "rows", "size", "told")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -47,7 +47,13 @@ class _Batch:
         self.dones: list[Done | None] = []  # of each row
         self.openings: list[Row] = []  # with request, subject and whether to encrypt at the end
         self.opened: list[Done | None] = []  # of each opening
+        self.outcomes: list[Row] = []  # with comment, demonstration, subject and whether to encrypt at the end
+        self.told: list[Done] = []  # of each outcome
         self.size = 0
+
+    def frame(self) -> bytearray:
+        """Make the message of it."""
+        return frame((self.rows, self.contents, self.openings, self.outcomes))
 
 
 class LedgerClient:
@@ -65,7 +71,6 @@ class LedgerClient:
         "_door",
         "_drained",
         "_flight",
-        "_keystore",
         "_limit",
         "_link",
         "_lock_wait",
@@ -79,6 +84,7 @@ class LedgerClient:
         "_watch",
         "dropped",
         "failing",
+        "keystore",
         "place",
         "queue_bytes",
         "written",
@@ -98,7 +104,7 @@ class LedgerClient:
         self._limit = limit_bytes
         self._lock_wait = lock_wait
         self._door = door
-        self._keystore = keystore
+        self.keystore = keystore
         self._loop: asyncio.AbstractEventLoop
         self._link: WriterLink | None = None
         self._next = _Batch()  # is being gathered
@@ -202,11 +208,19 @@ class LedgerClient:
             self._timer = self._loop.call_later(_OPENING_S, self._flush)
         self._added(self._next, _ROW_BYTES + len(row[3]) + (len(receipt.request) if receipt.request else 0))
 
+    def tell(self, outcome: Outcome, done: Done) -> None:
+        """Record an outcome, with the next batch."""
+        if self._closing:
+            self._later(done, _closed())
+            return
+        content = (outcome.comment, outcome.demonstration)
+        self._next.outcomes.append((*to_outcome_row(outcome), *content, outcome.subject, outcome.encrypted))
+        self._next.told.append(done)
+        self._added(self._next, _ROW_BYTES + sum(len(part) for part in content if part is not None))
+
     async def get(self, receipt_id: str) -> Receipt | None:
         """Find a receipt: among those that wait, then in the file (in a thread)."""
-        return self._waiting(receipt_id) or await asyncio.to_thread(
-            read_receipt, self.place, receipt_id, self._keystore
-        )
+        return self._waiting(receipt_id) or await asyncio.to_thread(read_receipt, self.place, receipt_id, self.keystore)
 
     def _added(self, batch: _Batch, size: int) -> None:
         batch.size += size
@@ -215,7 +229,9 @@ class LedgerClient:
         if full:
             self._backlog.append(batch)
             self._next = _Batch()
-        if self._wanted and (full or len(batch.rows) + (self._wanted > 1) * len(batch.openings) >= self._wanted):
+        if self._wanted and (
+            full or len(batch.rows) + (self._wanted > 1) * len(batch.openings) + len(batch.outcomes) >= self._wanted
+        ):
             self._wanted = 0
             self._loop.call_soon(self._flush)  # at the end of this tick, with all that it brings
 
@@ -238,10 +254,10 @@ class LedgerClient:
             return
         self._flight, self._sent_at = batch, self._loop.time()
         try:
-            message = frame((batch.rows, batch.contents, batch.openings))
+            message = batch.frame()
         except (OverflowError, UnicodeEncodeError):
             self._clean(batch)
-            message = frame((batch.rows, batch.contents, batch.openings))
+            message = batch.frame()
         link.send(message)
 
     def _on_answer(self, failures: Failures) -> None:
@@ -265,6 +281,8 @@ class LedgerClient:
         for done in batch.dones:
             if done is not None:
                 self._call(done, None)
+        for done in batch.told:
+            self._call(done, None)
 
     def _plan(self, written: int) -> None:
         """Decide when the next batch goes, now that one of `written` receipts has been answered."""
@@ -290,6 +308,9 @@ class LedgerClient:
                 self.dropped += 1
             if done is not None:
                 self._call(done, None if reason is None else LedgerError(reason))
+        for index, done in enumerate(batch.told, len(batch.rows)):
+            reason = reasons.get(index, whole)
+            self._call(done, None if reason is None else LedgerError(reason))
         if whole is not None and batch.rows:
             self._owe(batch)
 
@@ -297,6 +318,7 @@ class LedgerClient:
         """Keep the receipts of a batch that could not be written, as what their callers saw, until it can be."""
         rows = [row if done is None else _refused(row) for row, done in zip(batch.rows, batch.dones, strict=True)]
         batch.rows, batch.dones, batch.openings, batch.opened = rows, [None] * len(rows), [], []
+        batch.outcomes, batch.told = [], []  # whoever told them was refused, and tells them again
         self.queue_bytes += batch.size
         self._owed.append(batch)
 
@@ -326,7 +348,7 @@ class LedgerClient:
         if self._flight is None:
             if self.failing is not None and self._link is not None:
                 self._flight, self._sent_at = _Batch(), self._loop.time()
-                self._link.send(frame(([], [], [])))
+                self._link.send(_Batch().frame())
             return
         waited = self._loop.time() - self._sent_at
         if waited > _SLOW_S:
@@ -377,7 +399,7 @@ class LedgerClient:
     async def _connect(self, *, recover: bool) -> WriterLink:
         link = WriterLink(self._on_answer, self._on_lost)
         if self._door is None:
-            await link.start(self.place, self._lock_wait, recover=recover, keystore=self._keystore)
+            await link.start(self.place, self._lock_wait, recover=recover, keystore=self.keystore)
         else:
             await link.connect(self._door)
         return link
@@ -442,7 +464,7 @@ def _refused(row: Row) -> Row:
 
 def _fits(row: Row) -> bool:
     try:
-        frame(([row], [], []))
+        frame(([row], [], [], []))
     except OverflowError:
         return False
     return True

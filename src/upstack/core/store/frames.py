@@ -21,9 +21,10 @@ Batch = tuple[
     list[tuple[Any, ...]],  # receipts, as rows
     list[Content | None],  # the content of each
     list[tuple[Any, ...]],  # openings: rows with request, subject and whether to encrypt at the end
+    list[tuple[Any, ...]],  # outcomes: rows with comment, demonstration, subject and whether to encrypt at the end
 ]
 Place = tuple[str, str | None]  # of the ledger, and of its keystore where it is not in its usual place
-Failures = list[tuple[int, str]]  # index of a receipt, and the reason
+Failures = list[tuple[int, str]]  # index of a receipt, or behind all receipts of an outcome, and the reason
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 decode_batch = msgspec.msgpack.Decoder(Batch).decode

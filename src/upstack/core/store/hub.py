@@ -12,7 +12,7 @@ import socket
 from itertools import chain
 
 from upstack.core.errors import LedgerError
-from upstack.core.store.frames import ALL_WRITTEN, WHOLE_BATCH, Batch, Failures, decode_batch, frame
+from upstack.core.store.frames import ALL_WRITTEN, WHOLE_BATCH, Batch, decode_batch, frame
 from upstack.core.store.inbox import Inbox
 from upstack.core.store.recording import Recorder
 from upstack.core.store.rows import COLUMNS
@@ -76,16 +76,13 @@ class Hub:
     def _record(self, batches: list[tuple[_Worker, Batch]]) -> None:
         """Make several batches one commit, and tell each worker of its own."""
         whole = batches[0][1] if len(batches) == 1 else _joined([batch for _, batch in batches])
-        failures = self._ledger.record(whole)
-        begin = 0
+        failures = dict(self._ledger.record(whole))
+        first_row, first_outcome = 0, len(whole[0])
         for worker, batch in batches:
-            end = begin + len(batch[0])
-            own: Failures = [
-                (index if index == WHOLE_BATCH else index - begin, reason)
-                for index, reason in failures
-                if index == WHOLE_BATCH or begin <= index < end
-            ]
-            begin = end
+            end_row, end_outcome = first_row + len(batch[0]), first_outcome + len(batch[3])
+            places = [WHOLE_BATCH, *range(first_row, end_row), *range(first_outcome, end_outcome)] if failures else []
+            first_row, first_outcome = end_row, end_outcome
+            own = [(index, failures[place]) for index, place in enumerate(places, WHOLE_BATCH) if place in failures]
             worker.begun.update(opening[_ID] for opening in batch[2])
             worker.begun.difference_update(row[_ID] for row in batch[0] if row[_STREAM])
             worker.say(frame(own) if own else ALL_WRITTEN)
@@ -106,5 +103,5 @@ class Hub:
 
 
 def _joined(batches: list[Batch]) -> Batch:
-    rows, contents, openings = zip(*batches, strict=True)
-    return list(chain(*rows)), list(chain(*contents)), list(chain(*openings))
+    rows, contents, openings, outcomes = zip(*batches, strict=True)
+    return list(chain(*rows)), list(chain(*contents)), list(chain(*openings)), list(chain(*outcomes))

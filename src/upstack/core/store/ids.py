@@ -15,6 +15,11 @@ def id_of(seconds: float, digest: bytes) -> str:
     return first_id(max(0.0, seconds)) + digest[:8].hex()
 
 
+def outcome_id(receipt_id: str) -> str:
+    """The id of an outcome, made of one that a receipt could have had."""
+    return "otcm" + receipt_id.removeprefix("rcpt")
+
+
 class ReceiptIds:
     """Makes ids: "rcpt_", milliseconds (12 hex), a random salt of this maker (8 hex), a counter (8 hex).
 

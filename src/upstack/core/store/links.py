@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from upstack.core.store.chain import CHAIN_ROWS
-from upstack.core.store.rows import COLUMNS
+from upstack.core.store.rows import COLUMNS, OUTCOME_COLUMNS, OUTCOME_MARK
 from upstack.core.store.statements import Checkpoint, Tombstone, to_checkpoint, to_tombstone
 from upstack.core.store.tables import (
     chains,
@@ -22,8 +22,6 @@ from upstack.core.store.tables import (
     tombstones,
 )
 from upstack.core.store.walk import Chain, Link
-
-OUTCOME_COLUMNS = tuple(column.name for column in outcomes.columns if column.name not in {"seq", "commitment", "hash"})
 
 _PAGE = 1000
 
@@ -73,7 +71,7 @@ def _bytes(content: Any) -> bytes | None:
 
 
 RECEIPTS = Kind(receipts, COLUMNS, contents, ("request", "answer"), ())
-OUTCOMES = Kind(outcomes, OUTCOME_COLUMNS, outcome_contents, ("comment", "demonstration"), ("outcome",))
+OUTCOMES = Kind(outcomes, OUTCOME_COLUMNS, outcome_contents, ("comment", "demonstration"), OUTCOME_MARK)
 KINDS = (RECEIPTS, OUTCOMES)
 
 

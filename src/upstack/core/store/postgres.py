@@ -117,7 +117,7 @@ class PostgresLedger(Recorder):
         try:
             with database.transaction():
                 head, failures = self.write(database, batch)
-                if not batch[0] and not batch[2]:
+                if not any(batch):
                     self.mark_head(database)
         except self.refusals:
             with database.transaction():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,21 @@ def read_receipt(place: Path | str, receipt_id: str, keystore: str | None = None
 
     Encrypted contents are decrypted with the keystore; where that cannot be they are left out, and `encrypted` is set.
     """
-    with _reading(str(place)) as ask:
+    with reading(str(place)) as ask:
         for query in (_FINISHED, _OPEN, _FINISHED):  # a stream may end between the first look and the second
             for row in ask(query, receipt_id):
                 *stored, subject, cipher_key = row[_COUNT:]
-                request, answer = map(_bytes, stored)
+                request, answer = map(to_bytes, stored)
                 if cipher_key is not None:
-                    request, answer = _decrypted(
-                        keystore_of(str(place), keystore), cipher_key, receipt_id, request, answer
-                    )
+                    parts = ((request, "request"), (answer, "answer"))
+                    request, answer = decrypted(keystore_of(str(place), keystore), cipher_key, receipt_id, parts)
                 return to_receipt(row[:_COUNT], (request, answer, subject, cipher_key is not None))
     return None
 
 
 def list_receipts(place: Path | str, limit: int, before: str | None = None) -> list[Receipt]:
     """List finished receipts, newest first, without request and answer; those older than the id `before`, if given."""
-    with _reading(str(place)) as ask:
+    with reading(str(place)) as ask:
         rows = ask(_NEWEST, limit) if before is None else ask(_BEFORE, before, limit)
     return [to_receipt(row) for row in rows]
 
@@ -70,7 +69,7 @@ def list_receipts(place: Path | str, limit: int, before: str | None = None) -> l
 def known_ids(place: Path | str, ids: Sequence[str]) -> set[str]:
     """Which of these receipts there are, those of open streams left out."""
     marks = ", ".join("?" * len(ids))
-    with _reading(str(place)) as ask:
+    with reading(str(place)) as ask:
         return {row[0] for row in ask(f"SELECT id FROM receipts WHERE id IN ({marks})", *ids)}
 
 
@@ -82,7 +81,7 @@ def spent_by(place: Path | str, now: float, chain: int | None = None) -> dict[st
     here = "" if chain is None else f" AND chain = {chain:d}"
     day = moment(now)[:10]
     found: dict[str, Spent] = {}
-    with _reading(str(place)) as ask:
+    with reading(str(place)) as ask:
         for kind in ("key", "team", "task"):
             rows = ask(_SPENT.format(kind=kind, here=here), day, f"{day[:7]}%")
             found |= {f"{kind}/{name}": Spent(*(int(number) for number in sums)) for name, *sums in rows}
@@ -97,7 +96,7 @@ def spend_sums(place: Path | str, by: Sequence[str], since: str = "", until: str
     names = ", ".join(name for name in KEYS if name in by and name != "chain")
     sums = ", ".join(f"sum({name})" for name in SUMS)
     query = f"SELECT {names}, {sums} FROM spend WHERE day >= ? AND day < ? GROUP BY {names} ORDER BY {names}"
-    with _reading(str(place)) as ask:
+    with reading(str(place)) as ask:
         rows = ask(query, since, until)
     count = len(by)
     return [(*row[:count], *(int(number or 0) for number in row[count:])) for row in rows]
@@ -105,12 +104,13 @@ def spend_sums(place: Path | str, by: Sequence[str], since: str = "", until: str
 
 def check_version(place: str) -> None:
     """Raise LedgerError where the ledger is not there, is another application's, or is not of this version."""
-    with _reading(place):
+    with reading(place):
         pass
 
 
 @contextmanager
-def _reading(place: str) -> Iterator[Ask]:
+def reading(place: str) -> Iterator[Ask]:
+    """Give what asks a ledger; LedgerError where it cannot be read. Statements have `?` for a value in either kind."""
     with _postgres(place) if is_postgres(place) else _sqlite(place) as ask:
         yield ask
 
@@ -152,20 +152,20 @@ def _check(place: str, wrong: str | None, version: int) -> None:
         raise LedgerError(f"{shown(place)} {wrong}")
 
 
-def _decrypted(
-    path: str, cipher_key: str, receipt_id: str, request: bytes | None, answer: bytes | None
-) -> tuple[bytes | None, bytes | None]:
-    """Request and answer, both None where the keystore or the key is not there."""
+def decrypted(
+    path: str, cipher_key: str, owner: str, parts: Iterable[tuple[bytes | None, str]]
+) -> tuple[bytes | None, ...]:
+    """The parts of a content, each with the name of its field; None where the keystore or the key is not there."""
+    parts = tuple(parts)
     from upstack.core.store.keystore import Keystore  # noqa: PLC0415 - most ledgers need none
 
     with contextlib.suppress(LedgerError), closing(Keystore(path)) as keystore:
         key = keystore.key(cipher_key)
         if key is not None:
-            fields = ((request, "request"), (answer, "answer"))
-            request, answer = (part and decrypt(key, part, receipt_id, field) for part, field in fields)
-            return request, answer
-    return None, None
+            return tuple(part and decrypt(key, part, owner, field) for part, field in parts)
+    return (None,) * len(parts)
 
 
-def _bytes(content: bytes | str | None) -> bytes | None:
+def to_bytes(content: bytes | str | None) -> bytes | None:
+    """A stored content as it came in."""
     return content.encode() if isinstance(content, str) else content

@@ -1,4 +1,4 @@
-"""What a ledger does with a batch of receipts, in any database: chain them, insert them, close their openings.
+"""What a ledger does with a batch of receipts and outcomes, in any database: chain them, insert them, close openings.
 
 One transaction a batch. It imports little: the writer's memory and start are counted.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from upstack.core.store.base import OUTCOME_KNOWN
 from upstack.core.store.chain import CHAIN_ROWS, Head, Kept, seal
 from upstack.core.store.frames import Batch, Failures
-from upstack.core.store.rows import COLUMNS, Content
+from upstack.core.store.rows import COLUMNS, OUTCOME_COLUMNS, OUTCOME_MARK, Content
 from upstack.core.store.spending import Tally, upsert
 
 if TYPE_CHECKING:
@@ -38,6 +41,16 @@ class Statements:
             f"INSERT INTO contents (receipt_seq, request, answer, subject, cipher_key, salt) VALUES ({marks(6)})"
         )
         self.add_spend = upsert(mark)
+        told = ", ".join(OUTCOME_COLUMNS)
+        self.insert_outcome = (
+            f"INSERT INTO outcomes (seq, {told}, commitment, hash) VALUES ({marks(len(OUTCOME_COLUMNS) + 3)})"
+            " ON CONFLICT DO NOTHING"
+        )
+        self.insert_outcome_content = (
+            "INSERT INTO outcome_contents (outcome_seq, comment, demonstration, subject, cipher_key, salt)"
+            f" VALUES ({marks(6)})"
+        )
+        self.outcome = f"SELECT 1 FROM outcomes WHERE id = {mark}"
         beside = ("request", "subject", "cipher_key", "chain")
         replaced = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[1:], *beside))
         self.insert_opening = (
@@ -53,7 +66,9 @@ class Statements:
         self.left_open = f"SELECT {_NAMES}, {kept} FROM openings WHERE {here} ORDER BY id LIMIT 20"
         self.opening = f"SELECT {_NAMES}, {kept} FROM openings WHERE id = {mark}"
         self.head = f"SELECT head_seq, head_hash FROM chains WHERE id = {mark}"
-        self.newest = f"SELECT seq, hash FROM receipts WHERE seq BETWEEN {mark} AND {mark} ORDER BY seq DESC LIMIT 1"
+        newest = "SELECT seq, hash FROM {0} WHERE seq = (SELECT max(seq) FROM {0} WHERE seq BETWEEN {1} AND {1})"
+        both = " UNION ALL ".join(newest.format(table, mark) for table in ("receipts", "outcomes"))
+        self.newest = f"{both} ORDER BY 1 DESC LIMIT 1"
         self.move_head = f"UPDATE chains SET head_seq = {mark}, head_hash = {mark} WHERE id = {mark}"
         self.new_chain = (
             "INSERT INTO chains (id, created_at, host, genesis, head_seq, head_hash)" + f" VALUES ({marks(6)})"
@@ -106,10 +121,10 @@ class Recorder(ABC):
         """Turn a content into what is bound."""
 
     def find_head(self, database: Any) -> None:
-        """Go on where the chain ends: its newest receipt, or what the table of chains knows of a later one."""
+        """Go on where the chain ends: its newest row, or what the table of chains knows of a later one."""
         self.head = Head(*database.execute(self.statements.head, (self.chain,)).fetchone())
-        last = (self.chain + 1) * CHAIN_ROWS - 1
-        newest = database.execute(self.statements.newest, (self.head.seq + 1, last)).fetchone()
+        behind = (self.head.seq + 1, (self.chain + 1) * CHAIN_ROWS - 1)
+        newest = database.execute(self.statements.newest, (*behind, *behind)).fetchone()
         if newest is not None:
             self.head = Head(*newest)
 
@@ -122,9 +137,10 @@ class Recorder(ABC):
 
         At first as a whole; where that raises over one of its rows, the caller comes again, with `singly`.
         """
-        rows, contents, openings = batch
+        rows, contents, openings, outcomes = batch
         subjects = {content[2] for content in contents if content is not None and content[3]}
         subjects |= {row[_SUBJECT] for row in openings if row[_ENCRYPTED]}
+        subjects |= {row[-2] for row in outcomes if row[-1]}
         if subjects:
             self._unlock(database, subjects)
         kept = [
@@ -132,11 +148,14 @@ class Recorder(ABC):
             for row, content in zip(rows, contents, strict=True)
         ]
         head, failures = self._chain_on(database, rows, kept, singly=singly)
+        failed = {index for index, _ in failures}
+        if outcomes:
+            head, refused = self._tell_each(database, head, outcomes)
+            failures += [(len(rows) + index, reason) for index, reason in refused]
         now = time.monotonic()
         if now > self._marked + _MARK_S:
             self._marked = now
             database.execute(self.statements.move_head, (head.seq, head.hash, self.chain))
-        failed = {index for index, _ in failures}
         ended = {row[_ID] for index, row in enumerate(rows) if row[_STREAM] and index not in failed}
         begun = [self._opening(row) for row in openings if row[_ID] not in ended]
         if begun and singly:
@@ -241,33 +260,52 @@ class Recorder(ABC):
         head = self.head
         failures: Failures = []
         for index, (row, content) in enumerate(zip(rows, contents, strict=True)):
-            database.execute("SAVEPOINT one")
-            try:
+            with self._apart(database, index, failures):
                 after, (sealed,), kept = seal(head, [row], [content])
                 if database.execute(self.statements.insert_new, sealed).rowcount == 1:
                     for each in kept:
                         database.execute(self.statements.insert_content, self._bound(*each))
                     head = after
                     tally.add(row)
-            except self.refusals as error:
-                if not self.of_a_row(error):
-                    raise
-                database.execute("ROLLBACK TO SAVEPOINT one")
-                failures.append((index, f"the ledger refused this receipt: {error}"))
-            database.execute("RELEASE SAVEPOINT one")
+        return head, failures
+
+    def _tell_each(self, database: Any, head: Head, outcomes: list[Any]) -> tuple[Head, Failures]:
+        """Put outcomes at the end of the chain. One that is there already is kept; another's idempotency key is not."""
+        failures: Failures = []
+        for index, row in enumerate(outcomes):
+            values, content = row[: len(OUTCOME_COLUMNS)], row[len(OUTCOME_COLUMNS) :]
+            kept = None
+            if content[0] is not None or content[1] is not None:
+                kept = self.kept(row[_ID], content, ("comment", "demonstration"))
+            after, (sealed,), apart = seal(head, [(*OUTCOME_MARK, *values)], [kept])
+            seq, _, *rest = sealed
+            with self._apart(database, index, failures):
+                if database.execute(self.statements.insert_outcome, (seq, *rest)).rowcount == 1:
+                    for each in apart:
+                        database.execute(self.statements.insert_outcome_content, self._bound(*each))
+                    head = after
+                elif database.execute(self.statements.outcome, (row[_ID],)).fetchone() is None:
+                    failures.append((index, OUTCOME_KNOWN))
         return head, failures
 
     def _note_each(self, database: Any, openings: list[Any]) -> None:
         """Note opening by opening; one that is refused leaves it to its receipt to tell."""
-        for opening in openings:
-            database.execute("SAVEPOINT one")
-            try:
+        for index, opening in enumerate(openings):
+            with self._apart(database, index, []):
                 database.execute(self.statements.insert_opening, opening)
-            except self.refusals as error:
-                if not self.of_a_row(error):
-                    raise
-                database.execute("ROLLBACK TO SAVEPOINT one")
-            database.execute("RELEASE SAVEPOINT one")
+
+    @contextmanager
+    def _apart(self, database: Any, index: int, failures: Failures) -> Iterator[None]:
+        """Let what is done with one row take no other with it; over its values it becomes a failure."""
+        database.execute("SAVEPOINT one")
+        try:
+            yield
+        except self.refusals as error:
+            if not self.of_a_row(error):
+                raise
+            database.execute("ROLLBACK TO SAVEPOINT one")
+            failures.append((index, f"the ledger refused this row: {error}"))
+        database.execute("RELEASE SAVEPOINT one")
 
 
 def _truncated(row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A receipt as a row of a table, and back.
+"""Receipts and outcomes as rows of tables, and back.
 
 A row is flat: what a database binds as it is. The contents (request and answer) travel and are kept apart from it.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from upstack.core.types import Attempt, Receipt, Usage
+from upstack.core.types import Attempt, Outcome, Receipt, Usage
 
 Row = tuple[Any, ...]  # the values of COLUMNS
 Content = tuple[bytes | None, bytes | None, str | None, bool]  # request, answer, subject, to be encrypted
@@ -47,6 +47,24 @@ COLUMNS = (
     "episode",
     "reserved_picodollars",
 )
+
+# In the order in which they are hashed; as above a later version may only add to the end.
+OUTCOME_COLUMNS = (
+    "id",
+    "created_at",
+    "observed_at",
+    "receipt",
+    "episode",
+    "only_key",
+    "name",
+    "success",
+    "score",
+    "withdrawn",
+    "source",
+    "key",
+    "idempotency_key",
+)
+OUTCOME_MARK = ("outcome",)  # is hashed before them: no receipt can pass for an outcome
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[Attempt, ...]).decode
@@ -101,7 +119,7 @@ def to_receipt(row: Row, content: Content = NO_CONTENT) -> Receipt:
     usage = None if row[12] is None else Usage(*row[12:17])
     return Receipt(
         id=row[0],
-        created_at=datetime.fromisoformat(row[1]).timestamp(),
+        created_at=to_seconds(row[1]),
         state=row[2],
         model=row[3],
         task=row[4],
@@ -127,6 +145,50 @@ def to_receipt(row: Row, content: Content = NO_CONTENT) -> Receipt:
         subject=content[2],
         encrypted=content[3],
     )
+
+
+def to_outcome_row(outcome: Outcome) -> Row:
+    """Flatten an outcome, with what UTF-8 cannot hold escaped."""
+    value = outcome.value
+    return (
+        outcome.id,
+        moment(outcome.created_at),
+        moment(outcome.observed_at),
+        outcome.receipt,
+        clean(outcome.episode),
+        outcome.only_key,
+        outcome.name,
+        int(value) if isinstance(value, bool) else None,
+        None if isinstance(value, bool) else value,
+        1 if outcome.withdrawn else 0,
+        clean(outcome.source),
+        outcome.key or "",
+        clean(outcome.idempotency_key),
+    )
+
+
+def to_outcome(row: Row, content: Content = NO_CONTENT) -> Outcome:
+    """Rebuild the outcome that `to_outcome_row` flattened; `content` is comment, demonstration and so on."""
+    told: dict[str, Any] = dict(zip(OUTCOME_COLUMNS, row, strict=True))
+    success, score = told.pop("success"), told.pop("score")
+    for name in ("created_at", "observed_at"):
+        told[name] = to_seconds(told[name])
+    told["withdrawn"] = bool(told["withdrawn"])
+    told["key"] = told["key"] or None
+    comment, demonstration, subject, encrypted = content
+    return Outcome(
+        **told,
+        value=score if success is None else bool(success),
+        comment=comment,
+        demonstration=demonstration,
+        subject=subject,
+        encrypted=encrypted,
+    )
+
+
+def to_seconds(moment: str) -> float:
+    """Unix seconds of what `moment` wrote."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def moment(seconds: float) -> str:

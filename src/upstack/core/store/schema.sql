@@ -70,9 +70,11 @@ CREATE TABLE outcomes (  -- what became of answers; rows are added, never change
     observed_at TEXT NOT NULL,  -- when it was so, as its source says
     receipt TEXT,  -- id of the receipt it is about
     episode TEXT,  -- or the episode
+    only_key TEXT,  -- of an episode: about the requests of this key alone
     name TEXT NOT NULL,  -- what was looked at; the latest of a name counts
-    success INTEGER,  -- 1 or 0; with no score either: withdrawn, unless there is a content
+    success INTEGER,  -- 1 or 0
     score DOUBLE,  -- 0 to 1
+    withdrawn INTEGER NOT NULL,  -- 1: what was told before of this name is not known any more
     source TEXT NOT NULL,  -- who or what says so
     "key" TEXT NOT NULL,  -- name of the virtual key that told; empty: none was asked for
     idempotency_key TEXT NOT NULL,

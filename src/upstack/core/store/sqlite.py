@@ -141,7 +141,7 @@ class SqliteLedger(Recorder):
     def _transact(self, batch: Batch, *, singly: bool = False) -> Failures:
         with _transaction(self._connection()) as database:
             head, failures = self.write(database, batch, singly=singly)
-            if not batch[0] and not batch[2]:
+            if not any(batch):
                 stamp(database)
         self.head = head
         return failures

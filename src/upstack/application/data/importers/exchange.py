@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from upstack.core.store.ids import id_of
-from upstack.core.types import Attempt, Picodollars, Receipt, Usage
+from upstack.core.store.ids import id_of, outcome_id
+from upstack.core.types import Attempt, Outcome, Picodollars, Receipt, Usage
 
 _MOST_USD = 1e6  # of one request
 
@@ -32,6 +32,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_s: float | None = None
     duration_s: float | None = None
     truth: Any = None  # the right answer, where the source has it
+    score: float | None = None  # how good the answer was, in 0 to 1
 
     def receipt(self, form: str, where: str, task: str | None, time: float) -> Receipt:
         """Make the receipt: of a time where there is none, and of an id that is the same whenever it is made."""
@@ -77,6 +78,26 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
             request=self.request,
             answer=self.answer,
             subject=self.subject if kept else None,
+        )
+
+    def outcome(self, form: str, receipt: Receipt) -> Outcome | None:
+        """What the source says of the answer, None where that is nothing; told when the request came in."""
+        truth = self.truth if receipt.capture == "full" else None
+        if truth is None and self.score is None:
+            return None
+        own_id = outcome_id(receipt.id)
+        right = truth.encode() if isinstance(truth, str) else msgspec.json.encode(truth)
+        return Outcome(
+            id=own_id,
+            created_at=receipt.created_at,
+            observed_at=receipt.created_at,
+            receipt=receipt.id,
+            name="outcome",
+            value=self.score,
+            source=f"imported:{form}",
+            idempotency_key=own_id,
+            demonstration=None if truth is None else right,
+            subject=receipt.subject,
         )
 
 

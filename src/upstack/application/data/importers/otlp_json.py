@@ -30,7 +30,7 @@ def read(line: bytes) -> Iterator[Exchange]:
     """Read a batch; ValueError where it is none, or a span of it cannot be read."""
     for batch in objects(line):
         if not isinstance(batch.get("resourceSpans"), list):
-            raise ValueError("no spans of OTLP in JSON: there is no `resourceSpans`")
+            raise ValueError("no spans of OTLP in JSON: there is no `resourceSpans`")  # noqa: TRY004 - of the data
         for resource in _inner(batch, "resourceSpans"):
             for scope in _inner(resource, "scopeSpans"):
                 for span in _inner(scope, "spans"):

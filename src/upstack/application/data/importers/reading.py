@@ -56,7 +56,7 @@ def usage_of(
 ) -> Usage | None:
     """Tokens; None where the two sums are not told. Parts that are not told are 0."""
     counts = [inputs, outputs, cached or 0, written or 0, thought or 0]
-    if any(type(each) is not int or not 0 <= each <= _MOST_TOKENS for each in counts):  # type: ignore[operator]
+    if any(type(each) is not int or not 0 <= each <= _MOST_TOKENS for each in counts):
         return None
     return Usage(*counts)  # type: ignore[arg-type]
 

@@ -18,12 +18,12 @@ import msgspec
 from upstack.application.data.importers import langfuse, litellm, openai_jsonl, otlp_json, traffic
 from upstack.application.data.importers.exchange import Exchange
 from upstack.core.errors import LedgerError, RequestError
-from upstack.core.store.frames import WHOLE_BATCH
+from upstack.core.store.frames import WHOLE_BATCH, Batch
 from upstack.core.store.reading import known_ids
-from upstack.core.store.rows import clean, to_row
+from upstack.core.store.rows import clean, to_outcome_row, to_row
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import MAX_LINE_BYTES
-from upstack.core.types import Receipt
+from upstack.core.types import Outcome, Receipt
 
 FORMATS: dict[str, Callable[[bytes], Iterator[Exchange]]] = {
     "traffic": traffic.read,
@@ -38,6 +38,8 @@ _PAGE = 500  # receipts that share a commit
 _PAGE_BYTES = 8 * 1024 * 1024
 _LOCK_WAIT_S = 1.0
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_Read = tuple[int, Receipt, Outcome | None]  # the line's number, what it became
 
 Reject = Callable[[int, str, bytes], None]  # the line's number, the reason, the line or what was read of it
 
@@ -66,7 +68,7 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
     done = Imported(form)
     ledger = open_ledger(place, _LOCK_WAIT_S)
     try:
-        page: list[tuple[int, Receipt]] = []
+        page: list[_Read] = []
         size = 0
 
         def turn_down(number: int, reason: str, line: bytes) -> None:
@@ -77,17 +79,16 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
 
         def write() -> None:
             new = _unknown(place, page, done)
-            rows, contents = [], []
-            for _, each in new:
-                rows.append(clean(to_row(each)))
-                kept = each.request is not None or each.answer is not None
-                contents.append((each.request, each.answer, each.subject, False) if kept else None)
-            failures = dict(ledger.record((rows, contents, []))) if new else {}
+            if not new:
+                page.clear()
+                return
+            failures = dict(ledger.record(_batch([receipt for _, receipt, _ in new], [told for _, _, told in new])))
             if WHOLE_BATCH in failures:
                 raise LedgerError(f"{failures[WHOLE_BATCH]}; {done.added:,} are in, import the file again for the rest")
-            for index, reason in failures.items():
-                turn_down(new[index][0], reason, b"")
-            done.added += len(new) - len(failures)
+            refused = [index for index in failures if index < len(new)]  # behind them are those of outcomes
+            for index in refused:
+                turn_down(new[index][0], failures[index], b"")
+            done.added += len(new) - len(refused)
             page.clear()
 
         while first is not None:
@@ -97,7 +98,8 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
                 if wrong is not None:
                     raise ValueError(wrong)
                 for exchange in FORMATS[form](line) if line and not line.isspace() else ():
-                    page.append((number, _receipt(exchange, form, f"{_name(source)} line {number}", task, done)))
+                    receipt = _receipt(exchange, form, f"{_name(source)} line {number}", task, done)
+                    page.append((number, receipt, exchange.outcome(form, receipt)))
                     size += len(exchange.request or b"") + len(exchange.answer or b"")
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 turn_down(number, _reason(error), line)
@@ -129,16 +131,32 @@ def _receipt(exchange: Exchange, form: str, where: str, task: str | None, done: 
     return receipt
 
 
-def _unknown(place: str, page: list[tuple[int, Receipt]], done: Imported) -> list[tuple[int, Receipt]]:
+def _batch(receipts: list[Receipt], told: list[Outcome | None]) -> Batch:
+    kept = [
+        None
+        if receipt.request is None and receipt.answer is None
+        else (receipt.request, receipt.answer, receipt.subject, False)
+        for receipt in receipts
+    ]
+    outcomes = [
+        (*clean(to_outcome_row(each)), each.comment, each.demonstration, each.subject, False)
+        for each in told
+        if each is not None
+    ]
+    return [clean(to_row(receipt)) for receipt in receipts], kept, [], outcomes
+
+
+def _unknown(place: str, page: list[_Read], done: Imported) -> list[_Read]:
     """Leave out what is in the ledger, or twice on this page."""
-    seen = known_ids(place, [each.id for _, each in page]) if page else set()
+    seen = known_ids(place, [receipt.id for _, receipt, _ in page]) if page else set()
     new = []
-    for number, each in page:
-        if each.id in seen:
+    for read in page:
+        _, receipt, _ = read
+        if receipt.id in seen:
             done.known += 1
         else:
-            seen.add(each.id)
-            new.append((number, each))
+            seen.add(receipt.id)
+            new.append(read)
     return new
 
 

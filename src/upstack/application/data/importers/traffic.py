@@ -35,4 +35,5 @@ def read(line: bytes) -> Iterator[Exchange]:
             usage=usage,
             duration_s=answer.latency_s,
             truth=row.truth,
+            score=None if answer.loss is None else 1 - answer.loss,
         )
