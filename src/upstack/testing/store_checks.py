@@ -16,11 +16,16 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from upstack.core.errors import LedgerError
+from upstack.core.store.base import OUTCOME_KNOWN
 from upstack.core.store.client import LedgerClient
+from upstack.core.store.outcomes import earlier, outcomes_of
 from upstack.core.store.reading import list_receipts, read_receipt
+from upstack.core.store.verify import verify
 from upstack.core.types import Outcome, Receipt
-from upstack.testing.receipts import BARE, make_receipt
+from upstack.testing.receipts import BARE, make_outcome, make_receipt
 
 MakePlace = Callable[[], str]
 WAIT_S = 30.0
@@ -184,6 +189,52 @@ async def check_killed_writer(place: str) -> None:
     assert sorted(ids) == sorted(receipt.id for receipt in receipts)
 
 
+@_check
+async def check_outcomes(place: str) -> None:
+    """Outcomes are read again as they were told, newest first, and each is in the chain once."""
+    receipt, other = make_receipt(), make_receipt(episode=None)
+    outcomes = [
+        make_outcome(receipt, at=1_800_000_001.0, value=True, key="app", comment=b"\xff", subject="driver 17"),
+        make_outcome(receipt, at=1_800_000_002.5, value=0.25, demonstration=b"right", subject="driver 17"),
+        make_outcome(receipt, at=1_800_000_003.0, receipt=None, episode="shift 3", value=False),
+        make_outcome(receipt, at=1_800_000_004.0, value=None, withdrawn=True, observed_at=1_700_000_000.0),
+    ]
+    strange = make_outcome(receipt, receipt=None, episode="shift 3", only_key="another")
+    async with opened(place) as ledger:
+        assert await recorded(ledger, receipt, other) == [None] * 2
+        assert await told(ledger, *outcomes, strange, make_outcome(other)) == [None] * 6
+        assert await told(ledger, *outcomes) == [None] * 4  # again, as after a commit whose answer got lost
+        taken = replace(outcomes[0], id=make_outcome(receipt).id)
+        bad = make_outcome(receipt, value=float("nan"), source=None)
+        late = make_outcome(receipt, at=1_800_000_005.0)
+        refused = await told(ledger, taken, bad, late)
+    assert [error and error.message for error in refused[::2]] == [OUTCOME_KNOWN, None]
+    assert isinstance(refused[1], LedgerError)
+    assert outcomes_of(place, receipt) == [late, *reversed(outcomes)]
+    assert earlier(place, taken).same == outcomes[0]
+    found = verify(place)
+    assert (found.receipts, found.outcomes, found.contents, found.found) == (2, 7, 4, 0)
+
+
+@_check
+async def check_killed_among_outcomes(place: str) -> None:
+    """A writer that is killed loses none that was acknowledged, and doubles none; the next goes on with the chain."""
+    receipts = [make_receipt() for _ in range(40)]
+    async with opened(place) as ledger:
+        assert await recorded(ledger, *receipts) == [None] * 40
+        for receipt in receipts:
+            waiting = asyncio.ensure_future(told(ledger, make_outcome(receipt), make_outcome(receipt)))
+            await asyncio.sleep(0)
+            if receipt in receipts[::10] and ledger.writer is not None:
+                os.kill(ledger.writer, signal.SIGKILL)
+            assert await waiting == [None] * 2
+    assert [len(outcomes_of(place, receipt)) for receipt in receipts] == [2] * 40
+    async with opened(place) as ledger:
+        assert await recorded(ledger, make_receipt()) == [None]
+    found = verify(place)
+    assert (found.receipts, found.outcomes, found.found) == (41, 80, 0)
+
+
 STORE_CHECKS: tuple[Callable[[MakePlace], None], ...] = (
     check_content,
     check_pages,
@@ -192,6 +243,8 @@ STORE_CHECKS: tuple[Callable[[MakePlace], None], ...] = (
     check_openings,
     check_left_open,
     check_killed_writer,
+    check_outcomes,
+    check_killed_among_outcomes,
 )
 
 

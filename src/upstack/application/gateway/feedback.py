@@ -161,6 +161,7 @@ def read_said(body: bytes) -> Said:
         raise RequestError(f"The body is not valid JSON: {reason}", code="invalid_json") from None
     if (said.receipt is None) == (said.episode is None):
         raise RequestError("Say `receipt` or `episode`, one of them", param="receipt")
+    _short("episode", said.episode)
     if re.fullmatch(NAME, said.name) is None or len(said.name) > _LONGEST_NAME:
         raise RequestError("name: a name has letters, digits and . _ : - only", param="name")
     if said.withdraw and said.value is not None:
@@ -209,17 +210,17 @@ def _observed(said: str | float | None, now: float) -> float:
     if said is None:
         return now
     try:
-        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
-        seconds = said if moment is None else moment.timestamp()
+        if isinstance(said, str):
+            moment = datetime.fromisoformat(said)
+            seconds = math.nan if moment.tzinfo is None else moment.timestamp()
+        else:
+            seconds = float(said)
     except (ValueError, OverflowError):
         seconds = math.nan
-    else:
-        if moment is not None and moment.tzinfo is None:
-            seconds = math.nan
-    if not 0 <= float(seconds) <= now + _CLOCKS_APART_S:
+    if not 0 <= seconds <= now + _CLOCKS_APART_S:  # NaN is in no range
         message = "observed_at: RFC 3339 with its time zone, or Unix seconds, and not in the future"
         raise RequestError(message, param="observed_at")
-    return float(seconds)
+    return seconds
 
 
 def _short(what: str, text: str | None) -> str | None:
