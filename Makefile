@@ -8,7 +8,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs prices schema bench bench-peers soak lock clean
+.PHONY: help setup demo test lint fix docs prices schema bench bench-ledger bench-peers soak lock clean
 
 # Another checkout on the path would be tested in place of this one.
 unexport PYTHONPATH
@@ -52,6 +52,9 @@ schema: setup ## write the short way to a new ledger from its migrations
 
 bench: setup ## CPU a request against nginx, and against the peers that are installed; ARGS=--no-peers without
 	@$(BIN)/python -m benchmarks.data_plane $(ARGS)
+
+bench-ledger: setup ## commits, a million receipts, requests beside retention; some minutes, 2 GB of disk
+	@$(BIN)/python -m benchmarks.ledger $(ARGS)
 
 bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environment of its own under .peers/
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/litellm

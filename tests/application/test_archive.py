@@ -63,9 +63,7 @@ async def record(place: str) -> None:
     with transaction(place, write=True) as database:
         told = {"seq": 2**45, "id": "o", "created_at": moment, "observed_at": moment, "name": "ok", "source": "me"}
         told |= {"score": 0.25, "withdrawn": 0, "key": "", "idempotency_key": "k", "hash": "h"}
-        database.execute(
-            outcomes.insert(), told | {"score": 0.25, "withdrawn": 0, "key": "", "idempotency_key": "k", "hash": "h"}
-        )
+        database.execute(outcomes.insert(), told)
         database.execute(outcome_contents.insert(), {"outcome_seq": 2**45, "comment": b"\xff", "salt": b"s" * 16})
         database.execute(checkpoints.insert(), signed | {"chain": 0, "seq": 1, "hash": "h"})
         gone = {"kind": "contents", "first_seq": 9, "last_seq": 9, "removed": 1, "why": "retention"}

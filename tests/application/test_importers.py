@@ -16,6 +16,7 @@ from tests.cli.calling import COMMAND, call, environ
 from tests.postgres import PostgresServer
 from upstack.application.data.importers.source import import_file
 from upstack.core.errors import RequestError
+from upstack.core.store.outcomes import outcomes_of
 from upstack.core.store.reading import list_receipts, read_receipt, spend_sums
 from upstack.core.store.verify import verify
 from upstack.core.types import Usage
@@ -67,6 +68,9 @@ def test_traffic_becomes_receipts_once(place: str, tmp_path: Path) -> None:
     without = read_receipt(place, small.id)
     assert without is not None
     assert without.answer is None
+    (right,), (wrong,) = outcomes_of(place, whole), outcomes_of(place, without)
+    assert (right.demonstration, right.value, right.source) == (b"seal", None, "imported:traffic")
+    assert (wrong.demonstration, wrong.value) == (b"seal", 0.0)
     assert [line[:4] for line in spend_sums(place, ("task", "route"))] == [
         ("triage", "acme/large", 2, 2),
         ("triage", "acme/small", 2, 2),
