@@ -15,7 +15,18 @@ import upstack
 from tests.cli.calling import Terminal, background, call
 from upstack.cli import app
 
-COMMANDS = ["ask", "demo", "doctor", "export", "import", "keys list", "keys new", "keys rotate", "ledger backup"]
+COMMANDS = [
+    "ask",
+    "demo",
+    "doctor",
+    "export",
+    "feedback",
+    "import",
+    "keys list",
+    "keys new",
+    "keys rotate",
+    "ledger backup",
+]
 COMMANDS += ["ledger checkpoint", "ledger erase", "ledger key", "ledger prune", "ledger restore", "ledger verify"]
 COMMANDS += ["reload", "routes", "serve", "spend", "tasks", "why"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 
 import genai_prices
@@ -13,7 +14,7 @@ from upstack.core.config import PriceConfig
 from upstack.core.errors import ConfigError
 from upstack.core.types import Price, Provider, Rates, Usage
 from upstack.foundation.prices import load_prices_toml, price_changes_at, price_for
-from upstack.inference.cost import cost
+from upstack.inference.cost import cost, read_usage
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 RELEASE = f"genai-prices {genai_prices.__version__}"
@@ -264,3 +265,50 @@ def test_a_file_of_prices_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The message says so."""
     with pytest.raises(ConfigError, match="no such file"):
         load_prices_toml(tmp_path / "prices.toml")
+
+
+# --- The rules that providers publish --------------------------------------------------------------------------------
+
+# Each provider's usage body in its own shape, and its bill by its own rule: (tokens, USD per million), added up here by
+# hand. OpenAI: cached input at half price, reasoning billed as output (openai.com/api/pricing). Anthropic: cache reads
+# at 0.1 and five-minute writes at 1.25 of the input price, counted beside the input (docs.anthropic.com, pricing).
+# DeepSeek: hits and misses have prices of their own, standard hours (api-docs.deepseek.com, quick_start/pricing).
+# Gemini: thinking is billed as output, cached input at a tenth (ai.google.dev/gemini-api/docs/pricing).
+BILLS = {
+    "openai": (
+        ("openai", None, "gpt-4o-2024-08-06"),
+        """{"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
+            "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 192, "audio_tokens": 0}}""",
+        ((86, "2.50"), (1920, "1.25"), (300, "10")),
+    ),
+    "anthropic": (
+        ("anthropic", None, "claude-sonnet-4-0"),
+        """{"prompt_tokens": 100, "completion_tokens": 503, "total_tokens": 603,
+            "cache_creation_input_tokens": 248, "cache_read_input_tokens": 1800}""",
+        ((100, "3"), (248, "3.75"), (1800, "0.30"), (503, "15")),
+    ),
+    "deepseek": (
+        ("deepseek", None, "deepseek-chat"),
+        """{"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200,
+            "prompt_cache_hit_tokens": 640, "prompt_cache_miss_tokens": 360,
+            "prompt_tokens_details": {"cached_tokens": 640}}""",
+        ((640, "0.07"), (360, "0.27"), (200, "1.10")),
+    ),
+    "gemini": (
+        ("gemini", "google", "gemini-2.5-flash"),
+        """{"prompt_tokens": 758, "completion_tokens": 102, "total_tokens": 1725,
+            "prompt_tokens_details": {"cached_tokens": 256}}""",
+        ((502, "0.30"), (256, "0.03"), (102 + 865, "2.50")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "body", "bill"), BILLS.values(), ids=BILLS)
+def test_a_usage_body_costs_what_its_provider_bills(
+    model: tuple[str, str | None, str], body: str, bill: tuple[tuple[int, str], ...]
+) -> None:
+    """By the provider's published rule, to a tenth of a percent; here it is to the picodollar."""
+    name, catalog, which = model
+    price = price_for(provider(name, catalog), which, {}, (), NOW)
+    assert cost(read_usage(body.encode()), price) == sum(tokens * int(Decimal(usd) * 10**6) for tokens, usd in bill)
