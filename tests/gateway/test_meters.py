@@ -124,7 +124,7 @@ def test_one_of_several_budgets_that_is_used_up_leaves_nothing_held_in_the_other
         hold = meters.enter(CALLER, dear, request(max_tokens=b"1"), at("2026-11-26T12:00:00"))
         assert hold is not None
         refusal = hold.reserve(0.0)
-        answers.append(refusal and refusal.message.partition(" is used up")[0])
+        answers.append(refusal and refusal.message.partition(" does not suffice")[0])
         if refusal is None:
             hold.settle(USD, 5, 0.0)
         hold.leave(answered=refusal is None)

@@ -58,8 +58,8 @@ def _print(place: str, done: Verification) -> None:
     for removed in done.removed:
         what = "rows with what they held" if removed.kind == "rows" else "contents"
         say(f"Removed on purpose, and signed for: {removed.removed:,} {what}: {removed.why}")
-    outcomes = f", {done.outcomes:,} outcomes" if done.outcomes else ""
-    counts = f"{done.receipts:,} receipts{outcomes} and {done.contents:,} contents"
+    outcomes = f", {_counted(done.outcomes, 'outcome')}" if done.outcomes else ""
+    counts = f"{_counted(done.receipts, 'receipt')}{outcomes} and {_counted(done.contents, 'content')}"
     against = f", {done.checkpoints:,} checkpoint{'s'[: done.checkpoints != 1]}" if done.checkpoints else ""
     looked = f"{counts} in {done.chains} chain{'s'[: done.chains != 1]}{against}"
     if done.found:
@@ -100,3 +100,7 @@ def _bound(given: str | None, option: str) -> str | None:
         raise ConfigError(
             f'{option} "{given}": expected the id of a receipt, or a time such as 2026-11-26T14:30'
         ) from None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

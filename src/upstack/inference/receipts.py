@@ -71,7 +71,7 @@ def finish(
         task=plan.task,
         strategy=plan.strategy,
         plan=", ".join([target.key for target in plan.targets]),
-        why=why if asked.note is None else f"{why}; {asked.note}",
+        why=why if asked.note is None else f"{why}. {asked.note}",
         route=served.route if served is not None else None,
         stream=request.stream,
         status=ending.status,

@@ -50,7 +50,7 @@ def in_words(receipt: Receipt) -> list[str]:
     lines = [
         f"{when}: '{receipt.model}' was {ended}{by}{error} after {seconds(receipt.duration_s)}.",
         f"Plan: {receipt.plan}.",
-        f"Why this route: {receipt.why}.",
+        f"Why{' this route' if receipt.attempts else ''}: {receipt.why}.",
     ]
     lines += [_attempt(number, attempt) for number, attempt in enumerate(receipt.attempts, 1)]
     if receipt.key is not None:
@@ -65,7 +65,10 @@ def in_words(receipt: Receipt) -> list[str]:
         reasoning = f" ({usage.reasoning_tokens} of reasoning)" if usage.reasoning_tokens else ""
         lines.append(f"Tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}.")
     nothing = " (no attempt is billed)" if receipt.cost_picodollars == 0 and receipt.usage is None else ""
-    held = "" if receipt.reserved_picodollars is None else f"; ${usd(receipt.reserved_picodollars)} held for an attempt"
+    held = ""
+    if receipt.reserved_picodollars is not None:
+        how = "held for an attempt" if receipt.attempts else "would have been held"
+        held = f"; ${usd(receipt.reserved_picodollars)} {how}"
     lines.append(f"Cost: {cost_in_words(receipt.cost_picodollars)}{nothing}{held}.")
     return lines
 
@@ -86,7 +89,7 @@ def outcomes_in_words(receipt: Receipt, outcomes: Sequence[Outcome], maturity: f
         said = next((content for each in outcomes if (content := getattr(each, what)) is not None), None)
         if said is not None:
             lines.append(f"Latest {what}: {said.decode('utf-8', 'replace')}")
-    if not lines and maturity:
+    if not lines and maturity and receipt.state in {"answered", "truncated"}:
         due = _day(receipt.created_at + maturity)
         early = now < receipt.created_at + maturity
         lines.append(f"Outcome: {'not yet known, it may come' if early else 'none came'} until {due}.")
