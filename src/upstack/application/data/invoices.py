@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {  # what a column holds: how providers
 
 _MOST = Decimal(10**6)  # USD in a line
 _FIELD_BYTES = 1024 * 1024
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -106,7 +107,10 @@ def _read(file: Iterable[str], path: Path, named: Mapping[str, str]) -> Invoice:
     numbered = enumerate(file, 1)
     heading = next((text for _, text in numbered if text.strip()), "")
     comma = max(",;\t", key=heading.count)
-    head = next(csv.reader([heading], delimiter=comma), [])
+    try:
+        head = next(csv.reader([heading], delimiter=comma), [])
+    except csv.Error as error:
+        raise RequestError(f"{path}: no headings of a CSV: {error}", code="invalid_invoice") from None
     places = {what: _place(what, head, named) for what in COLUMNS}
     if places["cost"] is None:
         told = ", ".join(name.strip() for name in head[:20]) or "none"
@@ -162,11 +166,13 @@ def _line(cells: Sequence[str], places: Mapping[str, int | None]) -> Line:
     for what, place in places.items():
         if place is not None and place < len(cells):
             found[what] = cells[place].strip()
-    text = re.sub(r"[\s$]|USD", "", found["cost"]).replace(",", "")
+    text = re.sub(r"[\s$]|USD", "", found["cost"])
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     try:
         cost = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f'"{found["cost"][:40]}" is no amount') from None
+    except InvalidOperation:  # a comma before decimals too: "1,50" could be 1.5 or 150
+        raise ValueError(f'"{found["cost"][:40]}" is no amount such as 1,234.56') from None
     if not cost.is_finite() or abs(cost) > _MOST:
         raise ValueError(f'"{found["cost"][:40]}" is no amount in USD')
     return Line(_day(found["date"]), found["model"] or None, round(cost * 10**12))
