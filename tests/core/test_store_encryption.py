@@ -16,12 +16,14 @@ from tests.custody import ask, bytes_of, change, hourly, record
 from upstack.core.errors import LedgerError
 from upstack.core.store.cipher import decrypt, encrypt
 from upstack.core.store.custody import custody
+from upstack.core.store.erasure import erase_subject
 from upstack.core.store.keystore import Keystore
+from upstack.core.store.outcomes import outcomes_of
 from upstack.core.store.places import is_postgres, keystore_of
 from upstack.core.store.reading import read_receipt
 from upstack.core.store.verify import verify
-from upstack.testing.receipts import make_receipt
-from upstack.testing.store_checks import noted, opened, recorded
+from upstack.testing.receipts import make_outcome, make_receipt
+from upstack.testing.store_checks import noted, opened, recorded, told
 
 SECRET = b"the patient of room nine"
 
@@ -55,6 +57,29 @@ def test_what_is_encrypted_is_read_again_and_stands_nowhere_in_plain_text(place:
     assert not any(SECRET in part or SECRET[::-1] in part for part in stored)
     assert verify(place).found == 0
     Path(keystore_of(place)).unlink()
+    assert verify(place).found == 0
+
+
+def test_what_is_told_of_an_encrypted_answer_is_encrypted_with_it(place: str, tmp_path: Path) -> None:
+    """Comment and demonstration, under the subject's key: erased, they are gone, and what was judged stays."""
+    about = make_receipt(encrypted=True, request=SECRET, subject="ada")
+    outcome = make_outcome(about, comment=SECRET, demonstration=SECRET[::-1], subject="ada", encrypted=True)
+
+    async def main() -> None:
+        async with opened(place) as ledger:
+            assert await recorded(ledger, about) == [None]
+            assert await told(ledger, outcome) == [None]
+
+    asyncio.run(main())
+    assert outcomes_of(place, about) == [outcome]
+    assert ask(place, "SELECT count(DISTINCT cipher_key) FROM contents JOIN outcome_contents USING (cipher_key)") == [
+        (1,)
+    ]
+    assert SECRET not in bytes_of(tmp_path)
+    with custody(place) as (keystore, signer):
+        erase_subject(place, keystore, signer, "ada")
+    (left,) = outcomes_of(place, about)
+    assert (left.value, left.comment, left.demonstration) == (True, None, None)
     assert verify(place).found == 0
 
 
