@@ -234,3 +234,24 @@ def test_a_port_that_is_taken_is_not_shared_with_a_stranger(workers: Callable[[s
     folder.mkdir()
     with pytest.raises(AssertionError, match="cannot listen"):
         Serving(folder, "", "--workers", "2", port=serving.port).start()
+
+
+def kill_workers(serving: Serving) -> None:
+    """Kill both, once both run."""
+    workers = eventually(lambda: len(found := named(serving, "gateway.worker")) == 2 and found)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not set(workers) & set(named(serving, "gateway.worker")))
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.3, 0.6])  # before a second start in a row it is waited
+def test_it_stops_while_a_worker_is_being_started_again(tmp_path: Path, pause: float) -> None:
+    """At whatever moment after one died: the new one is not left to live on."""
+    with EchoProvider() as fake:
+        serving = Serving(tmp_path, provider("fake", fake.base_url), "--workers", "2").start()
+        kill_workers(serving)
+        kill_workers(serving)
+        time.sleep(pause)
+        began = time.monotonic()
+        assert serving.stop() == 0
+        assert time.monotonic() - began < 10

@@ -6,6 +6,7 @@ why it cannot.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -50,7 +51,8 @@ def main() -> int:
 
 
 def _say(word: Any) -> None:
-    os.write(sys.stdout.fileno(), msgspec.json.encode(word) + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # the supervisor is gone, and the leash ends this process too
+        os.write(sys.stdout.fileno(), msgspec.json.encode(word) + b"\n")
 
 
 if __name__ == "__main__":

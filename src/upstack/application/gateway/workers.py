@@ -141,6 +141,8 @@ class Supervisor:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_folders())},
         )
         self._processes[row] = process
+        if self._stopping.is_set():  # the others have been told already
+            process.terminate()
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
         process.stdin.write(job_bytes(Job(self._options, place)))
         process.stdin.close()
@@ -167,7 +169,8 @@ class Supervisor:
             try:
                 await self._start(row)
             except UpstackError as error:
-                log(error.message)
+                if not self._stopping.is_set():
+                    log(error.message)
             if quick >= QUICK_MOST:
                 self._failed = f"worker {row} died {quick} times in a row; the lines before this say why"
                 self._stopping.set()
