@@ -253,11 +253,13 @@ def test_a_writer_that_is_killed_is_replaced_and_nothing_is_lost(path: Path, run
             found = await client.get(begun.id)
             assert found is not None
             assert found.state == "open", "the gateway lives, and so does its stream"
-        assert len({receipt.id for receipt in list_receipts(path, 400)}) == 201
+        kept = {receipt.id: receipt.state for receipt in list_receipts(path, 400)}
+        assert len(kept) == 202
+        assert kept[begun.id] == "truncated", "now the gateway is gone"
 
     run(main())
     with closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT count(*) FROM receipts").fetchone() == (201,)
+        assert database.execute("SELECT count(*) FROM receipts").fetchone() == (202,)
 
 
 def test_a_terminals_signals_do_not_end_the_writer(path: Path) -> None:

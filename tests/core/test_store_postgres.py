@@ -11,7 +11,9 @@ from tests.postgres import PostgresServer, ask
 from upstack.core.errors import LedgerError
 from upstack.core.store.client import LedgerClient
 from upstack.core.store.reading import list_receipts, read_receipt
+from upstack.core.store.rows import to_row
 from upstack.core.store.verify import verify
+from upstack.core.store.writer import open_ledger
 from upstack.testing.receipts import make_receipt
 from upstack.testing.store_checks import noted, opened, recorded
 
@@ -109,3 +111,21 @@ def test_no_error_holds_a_password(url: str) -> None:
         with pytest.raises(LedgerError) as raised:
             use()
         assert "ter2" not in str(raised.value)
+
+
+def test_streams_of_a_chain_that_nobody_holds_are_closed(postgres: PostgresServer) -> None:
+    """Two writers of a host die at once, and one comes back: it closes what both had begun, into its own chain."""
+    place = postgres.new_ledger()
+    writers = [open_ledger(place, 5.0), open_ledger(place, 5.0)]
+    openings = [make_receipt(state="open", stream=True, answer=None) for _ in writers]
+    for writer, opening in zip(writers, openings, strict=True):
+        assert writer.record(([], [], [(*to_row(opening), opening.request, None, False)], [])) == []
+    assert {writer.chain for writer in writers} == {0, 1}
+    for writer in writers:
+        writer.close()
+    next_one = open_ledger(place, 5.0)
+    assert next_one.recover() == 2
+    next_one.close()
+    found = [read_receipt(place, opening.id) for opening in openings]
+    assert [receipt and receipt.state for receipt in found] == ["truncated"] * 2
+    assert verify(place).found == 0

@@ -7,6 +7,7 @@ other writer can go on with the chain before. A pooler must therefore leave sess
 from __future__ import annotations
 
 import contextlib
+import platform
 import sys
 import time
 from typing import Any
@@ -27,6 +28,7 @@ APPLICATION = 0x55505354  # "UPST": the class of our advisory locks
 _CONNECT_S = 5
 _SILENCE_MS = 10_000  # of a server that has gone without a word
 _CHAIN_S = 20.0  # for which a chain is waited for that a lost session still holds
+_LEFT = "SELECT id FROM chains WHERE id <> %s AND host = %s AND EXISTS (SELECT 1 FROM openings WHERE chain = chains.id)"
 _TABLES = ("receipts", "contents", "openings", "chains")
 
 
@@ -52,19 +54,30 @@ class PostgresLedger(Recorder):
             raise LedgerError(describe(url, error)) from None
 
     def recover(self) -> int:
-        """Turn the openings that the chain's last writer left into truncated receipts, and count them."""
-        total, last = 0, ""
+        """Turn openings into truncated receipts and count them: of our chain, and of this host's that nobody holds.
+
+        A gateway that died may have had a chain that the next one does not take.
+        """
         try:
             database = self._connection()
-            while True:
-                with database.transaction():
-                    head, count, last = self.close_openings(database, last)
-                self.head = head
-                total += count
-                if not count:
-                    return total
+            total = self._close_openings(database, self.chain)
+            for (chain,) in database.execute(_LEFT, (self.chain, platform.node())).fetchall():
+                if _hold(database, chain):
+                    total += self._close_openings(database, chain)
+                    database.execute("SELECT pg_advisory_unlock(%s, %s)", (APPLICATION, chain))
         except psycopg.Error as error:
             raise LedgerError(describe(self._url, error)) from None
+        return total
+
+    def _close_openings(self, database: psycopg.Connection, chain: int) -> int:
+        total, last = 0, ""
+        while True:
+            with database.transaction():
+                head, count, last = self.close_openings(database, chain, last)
+            self.head = head
+            total += count
+            if not count:
+                return total
 
     def abandon(self, receipt_ids: list[str]) -> None:
         """Turn openings whose gateway has died into truncated receipts."""

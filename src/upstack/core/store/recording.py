@@ -98,7 +98,10 @@ class Recorder(ABC):
 
     @abstractmethod
     def recover(self) -> int:
-        """Turn the openings that a crash left into truncated receipts, and return how many there were."""
+        """Turn the openings that gateways left that are gone into truncated receipts, and return how many there were.
+
+        LedgerError where that cannot be written.
+        """
 
     @abstractmethod
     def abandon(self, receipt_ids: list[str]) -> None:
@@ -166,9 +169,12 @@ class Recorder(ABC):
             self.many(database, self.statements.delete_opening, [(receipt_id,) for receipt_id in ended])
         return head, failures
 
-    def close_openings(self, database: Any, after: str) -> tuple[Head, int, str]:
-        """Turn up to 20 openings with ids above `after` into receipts: the new head, how many, and the last id."""
-        left = database.execute(self.statements.left_open, (self.chain, after)).fetchall()
+    def close_openings(self, database: Any, chain: int, after: str) -> tuple[Head, int, str]:
+        """Turn up to 20 openings of a chain with ids above `after` into receipts: the new head, how many, the last id.
+
+        The receipts go into our own chain.
+        """
+        left = database.execute(self.statements.left_open, (chain, after)).fetchall()
         return self._close(database, left), len(left), left[-1][_ID] if left else after
 
     def close_these(self, database: Any, receipt_ids: list[str]) -> Head:

@@ -63,7 +63,7 @@ class SqliteLedger(Recorder):
         try:
             while True:
                 with _transaction(self._connection()) as database:
-                    head, count, last = self.close_openings(database, last)
+                    head, count, last = self.close_openings(database, self.chain, last)
                 self.head = head
                 total += count
                 if not count:
