@@ -32,9 +32,10 @@ from upstack.core.store.link import WriterLink
 from upstack.core.telemetry import configure, log
 
 QUICK_S = 5.0  # a worker that lived no longer did not start
-QUICK_MOST = 5  # such deaths in a row after which all is ended
+QUICK_MOST = 5  # such deaths in a row after which all is ended, where no other worker serves
 LOCK_WAIT_S = 10.0  # for the writer of a gateway that has just ended
 _BACKOFF_S = 0.1
+_BACKOFF_MOST_S = 3.0
 
 
 def run(options: Options, ready: Callable[[Listening], None] = announce) -> None:
@@ -72,6 +73,7 @@ class Supervisor:
         self._door: socket.socket | None = None
         self._writer: WriterLink | None = None
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._listening: set[int] = set()
         self._stopping = asyncio.Event()
         self._failed: str | None = None
 
@@ -151,6 +153,7 @@ class Supervisor:
         if word.listening is None:
             await process.wait()
             raise UpstackError(f"worker {row}: {word.error}")
+        self._listening.add(row)
         return word.listening
 
     async def _keep(self, row: int) -> None:
@@ -159,19 +162,20 @@ class Supervisor:
         while True:
             began = time.monotonic()
             code = await self._processes[row].wait()
+            self._listening.discard(row)
             if self._stopping.is_set():
                 return
             bury(self._folder, row)
             quick = quick + 1 if time.monotonic() - began < QUICK_S else 1
             log(f"worker {row} ended ({_how(code)}) and is started again")
             if quick > 1:
-                await asyncio.sleep(_BACKOFF_S * 2**quick)
+                await asyncio.sleep(min(_BACKOFF_S * 2**quick, _BACKOFF_MOST_S))
             try:
                 await self._start(row)
             except UpstackError as error:
                 if not self._stopping.is_set():
                     log(error.message)
-            if quick >= QUICK_MOST:
+            if quick >= QUICK_MOST and not self._listening:
                 self._failed = f"worker {row} died {quick} times in a row; the lines before this say why"
                 self._stopping.set()
                 return
