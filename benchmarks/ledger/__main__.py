@@ -53,7 +53,7 @@ def _million(label: str, place: str, options: argparse.Namespace) -> list[Measur
     if options.only != "retention":
         found += million.measure(place, ids, label)
     if label == "SQLite" and options.only != "million":
-        found += retention.measure(place, f"{million.DAYS * 2 // 3}d", options.window, options.rounds)
+        found += retention.measure(place, million.DAYS * 2 / 3, options.window, options.rounds)
     return found
 
 

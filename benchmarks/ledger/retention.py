@@ -28,14 +28,14 @@ PACE_S = 0.2  # between the requests of one caller: 80 a second in all
 _BODY = json.dumps({"model": "echo/m", "messages": [{"role": "user", "content": "one two three"}]})
 
 
-def measure(place: str, older_than: str, window: float, rounds: int) -> list[Measured]:
+def measure(place: str, days: float, window: float, rounds: int) -> list[Measured]:
     """The p99 of requests while rows are deleted, over that of the windows beside."""
     with EchoProvider() as echo, tempfile.TemporaryDirectory() as name, _gateway(Path(name), place, echo) as port:
         _window(port, 3.0)
         quiet, busy = [], []
         for _ in range(rounds):
             quiet.append(_window(port, window))
-            with _pruning(place, older_than):
+            with _pruning(place, days):
                 busy.append(_window(port, window))
     ratios = [_p99(one) / _p99(other) for one, other in zip(busy, quiet, strict=True)]
     all_quiet, all_busy = list(chain(*quiet)), list(chain(*busy))
@@ -61,18 +61,21 @@ def _gateway(folder: Path, place: str, echo: EchoProvider) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _pruning(place: str, older_than: str) -> Iterator[None]:
-    """Delete for as long as the block lasts."""
-    command = [sys.executable, "-m", "upstack.cli", "ledger", "prune", "--older-than", older_than, "--ledger", place]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _pruning(place: str, days: float) -> Iterator[None]:
+    """Delete for as long as the block lasts, in the process that the gateway starts for it."""
+    job = {"place": place, "keystore": None, "retention": {"rows": days, "contents": 0.0}}
+    command = [sys.executable, "-m", "upstack.core.store.keeping"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job).encode() + b"\n")
+    process.stdin.flush()
     time.sleep(2.0)  # until it has started
     try:
         yield
         if process.poll() is not None:
             raise SystemExit("everything was deleted before the window ended: more receipts, or shorter windows")
     finally:
-        process.terminate()
-        process.wait()
+        process.communicate()  # ends its input, and so the deletion
 
 
 def _window(port: int, seconds: float) -> list[float]:

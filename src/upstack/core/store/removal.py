@@ -30,9 +30,9 @@ from upstack.core.store.statements import (
 )
 from upstack.core.store.tables import tombstones
 
-_LEAST, _MOST = 20, 1000  # rows in one transaction
-_HOLD_S = 0.004  # that a transaction should take
-_PAUSE = 50  # times as long as it took, while somebody else writes: one commit in so many may meet it
+_LEAST, _MOST = 10, 1000  # rows in one transaction
+_HOLD_S = 0.0015  # that a transaction should take; who meets one waits up to twice as long, as SQLite sleeps in between
+_PAUSE = 150  # times as long as it took, while somebody else writes: one commit in so many may meet it
 _PAUSE_MOST_S = 2.0
 _RANGES_MOST = 2000  # in one tombstone
 
