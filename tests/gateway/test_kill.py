@@ -8,18 +8,18 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import pytest
 import sqlalchemy as sa
 
+from tests.gateway.callers import Callers
 from tests.gateway.serving import Serving, chat, provider
 from tests.gateway.test_workers import named
 from tests.postgres import PostgresServer
@@ -28,37 +28,26 @@ from upstack.core.store.engine import transaction
 from upstack.core.store.verify import verify
 from upstack.testing import Answer, ScriptedProvider
 
-CALLERS = 8
 SECRET, HASH = new_key()
 KEY = f'[keys.load]\nhash = "{HASH}"\nbudget_usd = {{ day = 1000 }}\nrate = {{ parallel_requests = 1000 }}\n'
 HEADERS = {"content-type": "application/json", "authorization": f"Bearer {SECRET}"}
 READY_S = 2.0
 
 
-class Load:
+class Load(Callers):
     """Callers that ask, plain and streamed in turn, and note the receipt of every answer that began."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.begun: list[str] = []
         self.answered = 0  # those that came whole
         self.port = 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(CALLERS)]
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Ask, plain and streamed in turn."""
         connection: HTTPConnection | None = None
         turn = number
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             if connection is None or connection.port != self.port:
                 connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
             turn += 1

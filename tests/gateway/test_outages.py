@@ -6,54 +6,42 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from tests.gateway.callers import Callers
 from tests.gateway.serving import Serving, chat, provider
 from tests.postgres import PostgresServer
 from upstack.core.store.engine import transaction
 from upstack.core.store.verify import verify
 from upstack.testing import EchoProvider
 
-CALLERS = 8
 
-
-class Load:
+class Load(Callers):
     """Callers that ask without a pause, and note the receipt of every answer and the status of all else."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.answered: list[str] = []
         self.refused: Counter[tuple[int, str]] = Counter()
         self._port = port
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(CALLERS)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def count(self) -> int:
         """How many were answered so far."""
         return len(self.answered)
 
-    def _run(self) -> None:
+    def run(self, number: int) -> None:
+        """Ask."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=90)
         body = json.dumps(chat("echo/m", "word " * 200))
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
             answer = connection.getresponse()
             whole = answer.read()

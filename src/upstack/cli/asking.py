@@ -12,12 +12,13 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.client import look, own_key, reason_of, refusal, through_proxy, unreachable
+from upstack.application.client import own_key, reason_of, refusal, through_proxy
 from upstack.application.gateway.explain import REPLAYED, cost_in_words
 from upstack.application.gateway.state import build_state
 from upstack.cli.answering import Answer, read_stream
-from upstack.cli.options import read, tidy, url_of
+from upstack.cli.options import read
 from upstack.cli.output import print_json, printable, say
+from upstack.cli.which_gateway import one_or_own, running
 from upstack.core.config import Config
 from upstack.core.errors import ConfigError, UpstackError
 from upstack.foundation.catalog import providers_from
@@ -53,13 +54,10 @@ def _messages(question: Question) -> list[dict[str, str]]:
 
 
 async def _ask(question: Question, messages: list[dict[str, str]], url: str | None, config: Path | None) -> None:
-    base = await asyncio.to_thread(_running, url, config)
-    model = question.model or os.environ.get(MODEL_VARIABLE, "").strip() or await _only_model(base, config)
+    found = await asyncio.to_thread(running, url, config)
+    model = question.model or os.environ.get(MODEL_VARIABLE, "").strip() or await _only_model(found, config)
     async with contextlib.AsyncExitStack() as stack:
-        if base is None:
-            from upstack.cli.own_gateway import own_gateway  # noqa: PLC0415 - a server is only loaded where none runs
-
-            base = await stack.enter_async_context(own_gateway(config))
+        base = await stack.enter_async_context(one_or_own(found, config))
         http = await stack.enter_async_context(_client(base))
         body = {"model": model, "messages": messages, "stream": True}
         answer = Answer()
@@ -86,18 +84,7 @@ def _tell(question: Question, model: str, answer: Answer, receipt: dict[str, Any
         raise UpstackError(f"{answer.error}{hint}", code=answer.error_code)
 
 
-# --- Which gateway, which model --------------------------------------------------------------------------------------
-
-
-def _running(url: str | None, config: Path | None) -> str | None:
-    """Where a gateway runs; None where none does and none was named."""
-    base = tidy(url) if url is not None else url_of(read(config).server)
-    found, words = look(base)
-    if found == "not ready":
-        raise UpstackError(f"the gateway at {base} takes no requests now: {words}; try again in a moment")
-    if found != "ready" and url is not None:
-        raise unreachable(base)
-    return base if found == "ready" else None
+# --- Which model -----------------------------------------------------------------------------------------------------
 
 
 def _client(base: str) -> httpx2.AsyncClient:

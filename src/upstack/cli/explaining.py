@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from upstack.application.gateway.explain import explain
+from upstack.application.gateway.explain import explain, maturity_of
 from upstack.cli.options import keystore_of, ledger_of, read
 from upstack.cli.output import print_json, say
-from upstack.core.config import DAY_S
 from upstack.core.errors import RequestError
 from upstack.core.store.outcomes import outcomes_of
 from upstack.core.store.places import shown
@@ -25,8 +24,7 @@ def run(wanted: str, ledger: str | None, config: Path | None, *, as_json: bool) 
     keystore = keystore_of(ledger, config)
     found = _find(wanted, place, keystore)
     named = ledger is not None and config is None  # another's, whose tasks are not known here
-    task = None if named or found.task is None else read(config).tasks.get(found.task)
-    maturity = 0.0 if task is None else task.maturity_days * DAY_S
+    maturity = 0.0 if named else maturity_of(read(config), found)
     whole = explain(found, outcomes_of(place, found, keystore), maturity, time.time())
     if as_json:
         print_json(whole)

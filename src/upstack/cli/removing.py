@@ -18,8 +18,9 @@ from upstack.core.store.engine import saying, transaction
 from upstack.core.store.erasure import Erased, erase_receipt, erase_subject
 from upstack.core.store.places import is_postgres, shown
 from upstack.core.store.reading import check_version, read_receipt
-from upstack.core.store.retention import DAY_S, Pruned, Retention, count
+from upstack.core.store.retention import Pruned, Retention, count
 from upstack.core.store.retention import prune as prune_now
+from upstack.core.types import DAY_S
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
 

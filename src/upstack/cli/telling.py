@@ -11,10 +11,11 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.client import look, own_key, reason_of, refusal, through_proxy, unreachable
+from upstack.application.client import own_key, reason_of, refusal, through_proxy
 from upstack.cli.explaining import LAST, NOT_FOUND
-from upstack.cli.options import ledger_of, read, tidy, url_of
+from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
+from upstack.cli.which_gateway import one_or_own, running
 from upstack.core.errors import ConfigError, RequestError, UpstackError
 from upstack.core.store.reading import list_receipts
 
@@ -107,24 +108,14 @@ def _text(said: str) -> str:
 
 
 async def _send(body: dict[str, Any], url: str | None, config: Path | None) -> dict[str, Any]:
-    base = tidy(url) if url is not None else url_of(read(config).server)
-    found, words = await asyncio.to_thread(look, base)
-    if found == "not ready":
-        raise UpstackError(f"the gateway at {base} takes nothing now: {words}; try again in a moment")
-    if found != "ready" and url is not None:
-        raise unreachable(base)
+    found = await asyncio.to_thread(running, url, config)
     async with contextlib.AsyncExitStack() as stack:
-        if found != "ready":
-            from upstack.cli.own_gateway import own_gateway  # noqa: PLC0415 - a server is only loaded where none runs
-
-            base = await stack.enter_async_context(own_gateway(config))
-        limits = httpx2.Timeout(_TIMEOUT_S)
-        http = httpx2.AsyncClient(trust_env=through_proxy(base), timeout=limits, headers=own_key())
-        async with http:
-            try:
-                response = await http.post(f"{base}/v1/feedback", json=body)
-            except httpx2.HTTPError as error:
-                raise UpstackError(f"the gateway at {base} broke off: {reason_of(error)}") from None
+        base = await stack.enter_async_context(one_or_own(found, config))
+        http = httpx2.AsyncClient(trust_env=through_proxy(base), timeout=_TIMEOUT_S, headers=own_key())
+        try:
+            response = await (await stack.enter_async_context(http)).post(f"{base}/v1/feedback", json=body)
+        except httpx2.HTTPError as error:
+            raise UpstackError(f"the gateway at {base} broke off: {reason_of(error)}") from None
     if response.status_code not in {200, 201}:
         message, code = refusal(response.status_code, response.content)
         raise RequestError(message, code=code)

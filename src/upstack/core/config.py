@@ -21,7 +21,7 @@ import msgspec
 from upstack.core.errors import ConfigError
 from upstack.core.mistakes import in_words, split
 from upstack.core.store.places import is_postgres
-from upstack.core.types import Capture
+from upstack.core.types import DAY_S, Capture
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"  # of providers, routes, tasks, keys and teams
 HASH = r"sha256:[0-9a-f]{64}"  # of a virtual key
@@ -152,7 +152,6 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries: int = 2  # attempts after the first pass over a plan's routes, at most 100
 
 
-DAY_S = 86_400.0
 _MOST_USD = 1_000_000
 _MOST_DAYS = 36_500
 _MOST = 256 * 1024 * 1024  # request and answer share a row of the ledger, which ends at 10**9 bytes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from upstack.core.errors import RequestError
+
 _TYPES = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 _AT = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -26,3 +28,11 @@ def in_words(path: str, said: str) -> str:
     elif not path:
         return said
     return f"{path}: {said[:1].lower()}{said[1:]}".removeprefix(": ")
+
+
+def unreadable(error: Exception) -> RequestError:
+    """Say why a request's body is no JSON: msgspec met `error` in it, or its decoding to text did."""
+    if isinstance(error, UnicodeDecodeError):
+        return RequestError(f"The body is not UTF-8 (byte {error.start})", code="invalid_utf8")
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return RequestError(f"The body is not valid JSON: {reason}", code="invalid_json")

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+DAY_S = 86_400.0
+
 Picodollars = int  # 1 USD = 10**12; a price of 1 USD per million tokens is 1,000,000 a token
 Capture = Literal["full", "hash", "none"]
 Strategy = Literal["fallback", "single"]

@@ -18,13 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upstack.application.gateway.auth import CALLER, Caller, caller_of, may_see
 from upstack.application.gateway.dialects.chat import error_body
 from upstack.application.gateway.exchange import Exchange
-from upstack.application.gateway.explain import explain
+from upstack.application.gateway.explain import explain, maturity_of
 from upstack.application.gateway.exposition import CONTENT_TYPE, exposition
 from upstack.application.gateway.feedback import Feedback
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import admit, admit_chat, too_large
 from upstack.application.gateway.together import Together
-from upstack.core.config import DAY_S
 from upstack.core.errors import RequestError, UpstackError
 from upstack.core.store.outcomes import outcomes_of
 
@@ -55,9 +54,7 @@ def build_app(gateway: Gateway, reload: Reload, together: Together | None = None
             why = ': server.receipts is "off"' if off else ""
             raise RequestError(f"There is no such receipt{why}", status=404, code="receipt_not_found")
         told = await asyncio.to_thread(outcomes_of, gateway.ledger.place, found, gateway.ledger.keystore)
-        task = gateway.config.tasks.get(found.task or "")
-        maturity = 0.0 if task is None else task.maturity_days * DAY_S
-        return _json(explain(found, told, maturity, gateway.clock.time()))
+        return _json(explain(found, told, maturity_of(gateway.config, found), gateway.clock.time()))
 
     feedback = Feedback(gateway)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from upstack.core.types import Attempt, Outcome, Picodollars, Receipt
+from upstack.core.config import Config
+from upstack.core.types import DAY_S, Attempt, Outcome, Picodollars, Receipt
 from upstack.inference.outcomes import Verdict, verdict
 
 REPLAYED = " (replayed)"
@@ -39,6 +40,12 @@ def explain(
     whole["outcomes"] = [_outcome(each) for each in outcomes]
     whole["words"] = in_words(receipt) + outcomes_in_words(receipt, outcomes, maturity, now)
     return whole
+
+
+def maturity_of(config: Config, receipt: Receipt) -> float:
+    """How many seconds after a receipt its outcome may still come, by its task; 0 where the task does not say."""
+    task = config.tasks.get(receipt.task or "")
+    return 0.0 if task is None else task.maturity_days * DAY_S
 
 
 def in_words(receipt: Receipt) -> list[str]:

@@ -19,7 +19,7 @@ from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.head import check_body
 from upstack.core.config import NAME
 from upstack.core.errors import LedgerError, RequestError, UpstackError
-from upstack.core.mistakes import in_words, split
+from upstack.core.mistakes import in_words, split, unreadable
 from upstack.core.store.base import OUTCOME_KNOWN
 from upstack.core.store.ids import outcome_id
 from upstack.core.store.outcomes import Earlier, earlier, newest_of_episode
@@ -154,11 +154,8 @@ def read_said(body: bytes) -> Said:
     except msgspec.ValidationError as error:
         path, what = split(str(error))
         raise RequestError(f"The body: {in_words(path, what)}", param=path or None) from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The body is not UTF-8 (byte {error.start})", code="invalid_utf8") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(f"The body is not valid JSON: {reason}", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable(error) from None
     if (said.receipt is None) == (said.episode is None):
         raise RequestError("Say `receipt` or `episode`, one of them", param="receipt")
     _short("episode", said.episode)

@@ -16,8 +16,9 @@ import msgspec
 
 from upstack.core.errors import LedgerError
 from upstack.core.store.custody import custody, last_checkpoint, make_checkpoints
-from upstack.core.store.retention import DAY_S, Retention, prune
+from upstack.core.store.retention import Retention, prune
 from upstack.core.store.rows import moment
+from upstack.core.types import DAY_S
 
 _NICE = 10  # whoever answers requests comes first
 

@@ -20,8 +20,7 @@ from upstack.core.store.ids import first_id
 from upstack.core.store.links import KINDS, OUTCOMES, RECEIPTS, Kind, read_chains
 from upstack.core.store.removal import ChangedError, Remover, removing
 from upstack.core.store.signing import Signer
-
-DAY_S = 86_400.0
+from upstack.core.types import DAY_S
 
 _PAGE = 2000  # rows that are looked at for contents at a time
 _TRIES = 20  # at rows that another removes meanwhile

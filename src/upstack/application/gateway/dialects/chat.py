@@ -15,6 +15,7 @@ import msgspec
 
 from upstack.application.gateway.dialects.raw import NOTHING, told
 from upstack.core.errors import Failure, RequestError, SupplyError, UpstackError
+from upstack.core.mistakes import unreadable
 from upstack.core.types import Request, Target, Usage
 from upstack.inference.cost import read_usage
 
@@ -108,13 +109,10 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
         fields = _FIELDS.decode(body)
         if not body.isascii():
             body.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"The body is not UTF-8 (byte {error.start})", code="invalid_utf8") from None
     except msgspec.ValidationError:
         raise RequestError("The body must be a JSON object", code="invalid_json") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(f"The body is not valid JSON: {reason}", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable(error) from None
     raw = fields.get("model")
     if raw is None:
         raise RequestError("You must provide a model", code="missing_model", param="model")
