@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 
 from upstack.application.gateway.auth import Caller, caller_of, may_see
 from upstack.application.gateway.gateway import Gateway
-from upstack.application.gateway.head import check_body
+from upstack.application.gateway.head import check_body, too_large
 from upstack.core.config import NAME
 from upstack.core.errors import LedgerError, RequestError, UpstackError
 from upstack.core.mistakes import in_words, split, unreadable
@@ -25,7 +25,8 @@ from upstack.core.store.ids import outcome_id
 from upstack.core.store.outcomes import Earlier, earlier, newest_of_episode
 from upstack.core.types import Outcome, Receipt
 
-MOST_BYTES = 1024 * 1024  # of a body
+_MOST_BYTES = 1024 * 1024  # of a body
+_SETTING = "what feedback may have"
 _MOST_OUTCOMES = 1000  # of one key about one receipt or episode
 _MOST_AT_ONCE = 64  # being told; more would only wait
 _LONGEST_NAME = 200  # characters of an episode, a source or an idempotency key
@@ -170,14 +171,13 @@ def read_said(body: bytes) -> Said:
 
 async def _body(request: HttpRequest) -> bytes:
     headers = {name.lower(): value for name, value in request.scope["headers"]}
-    too_large = RequestError(f"The body is above {MOST_BYTES} bytes", status=413, code="body_too_large")
-    check_body(headers, MOST_BYTES, too_large)
+    check_body(headers, _MOST_BYTES, _SETTING)
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
-        if size > MOST_BYTES:
-            raise too_large
+        if size > _MOST_BYTES:
+            raise too_large(_MOST_BYTES, _SETTING)
         pieces.append(piece)
     return b"".join(pieces)
 

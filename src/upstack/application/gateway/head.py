@@ -18,6 +18,7 @@ from upstack.core.errors import RequestError
 from upstack.foundation.upstream.origin import is_loopback
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+))(?::\d*)?", re.IGNORECASE)
+_SETTING = "server.max_body_bytes"
 
 
 def admit(headers: Mapping[bytes, bytes], keys: Keys | None, now: float) -> Caller | None:
@@ -43,12 +44,12 @@ def admit(headers: Mapping[bytes, bytes], keys: Keys | None, now: float) -> Call
 def admit_chat(headers: Mapping[bytes, bytes], keys: Keys | None, now: float, limit: int) -> Caller | None:
     """Say who asks for a chat completion, before its body, of at most `limit` bytes, is read; raises as `admit`."""
     caller = admit(headers, keys, now)
-    check_body(headers, limit, too_large(limit))
+    check_body(headers, limit)
     return caller
 
 
-def check_body(headers: Mapping[bytes, bytes], limit: int, too_large: RequestError) -> None:
-    """Raise RequestError where what is to come is no JSON as it is, or above `limit` bytes."""
+def check_body(headers: Mapping[bytes, bytes], limit: int, name: str = _SETTING) -> None:
+    """Raise RequestError where what is to come is no JSON as it is, or above `limit` bytes; `name` says what sets it."""
     kind = headers.get(b"content-type", b"")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         message = "Send the request as content-type: application/json"
@@ -57,12 +58,12 @@ def check_body(headers: Mapping[bytes, bytes], limit: int, too_large: RequestErr
         raise RequestError("Send the body without a content-encoding", status=415, code="unsupported_encoding")
     length = headers.get(b"content-length")
     if length is not None and int(length) > limit:
-        raise too_large
+        raise too_large(limit, name)
 
 
-def too_large(limit: int) -> RequestError:
-    """Build the error for a body above `limit` bytes."""
-    message = f"The body is above server.max_body_bytes ({limit})"
+def too_large(limit: int, name: str = _SETTING) -> RequestError:
+    """Build the error for a body above `limit` bytes; `name` says what sets it."""
+    message = f"The body is above {name} ({limit})"
     return RequestError(message, status=413, code="body_too_large")
 
 

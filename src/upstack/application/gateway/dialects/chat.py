@@ -127,7 +127,9 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> Request:
         _look_for_messages(bytes(messages))
     stream = fields.get("stream")
     streams = stream is not None and _boolean(bytes(stream))
-    passed = tuple(pair for pair in headers.items() if pair[0] in FORWARDED) if headers else ()
+    passed: tuple[tuple[bytes, bytes], ...] = ()
+    if not FORWARDED.isdisjoint(headers):
+        passed = tuple(pair for pair in headers.items() if pair[0] in FORWARDED)
     if passed and headers.get(b"connection", b"close") not in _PLAIN_CONNECTION:
         hop = {name.strip() for name in headers[b"connection"].lower().split(b",")}  # RFC 9110, 7.6.1
         passed = tuple(pair for pair in passed if pair[0] not in hop)
