@@ -49,7 +49,7 @@ def admit_chat(headers: Mapping[bytes, bytes], keys: Keys | None, now: float, li
 
 
 def check_body(headers: Mapping[bytes, bytes], limit: int, name: str = _SETTING) -> None:
-    """Raise RequestError where what is to come is no JSON as it is, or above `limit` bytes; `name` says what sets it."""
+    """Raise RequestError where what comes is no JSON as it is, or above `limit` bytes; `name` says what sets it."""
     kind = headers.get(b"content-type", b"")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         message = "Send the request as content-type: application/json"
