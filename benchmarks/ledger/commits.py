@@ -2,8 +2,8 @@
 
 Both commit the same number of rows at a time to a file of the same file system, in turns; synchronous = FULL in both.
 The bare loop inserts a number, an id and one text of 4 KB, in the one process, with no chain, no sums and nobody to
-wait for; all else is SQLite's default. Ours has one batch under way and the next being gathered: the callers of one come
-again when it is durable.
+wait for; all else is SQLite's default. Ours has one batch under way and the next being gathered: the callers of one
+come again when it is durable.
 """
 
 from __future__ import annotations
