@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.cli.calling import call
 from tests.postgres import PostgresServer, ask
+from upstack.application.data.archive import Manifest
 from upstack.core.store.rows import to_row
 from upstack.core.store.writer import open_ledger
 from upstack.testing import make_receipt
@@ -106,3 +111,67 @@ def test_a_database_is_named_by_a_variable_that_holds_its_url(tmp_path: Path, po
     assert ids[-1] in doctor.out
     assert "hunter2" not in done.out + done.err + why.out + why.err + doctor.out + doctor.err
     assert ask(url, "SELECT count(*) FROM receipts") == [(5,)]
+
+
+def exported(folder: Path) -> Path:
+    """Export a ledger with a signed tombstone and checkpoint; `key.pem` and `points.json` are beside it."""
+    ids = fill(str(folder / "upstack.db"))
+    (folder / "key.pem").write_text(call("ledger", "key", cwd=folder).out)
+    assert call("ledger", "erase", "--receipt", ids[1], "--yes", cwd=folder).code == 0
+    (folder / "points.json").write_text(call("ledger", "checkpoint", "--json", cwd=folder).out)
+    assert call("export", "--everything", "out", cwd=folder).code == 0
+    return folder / "out"
+
+
+def forge(folder: Path) -> None:
+    """Change a value of an export, and have its manifest say that it was always so."""
+    path = folder / "receipts.jsonl"
+    path.write_text(path.read_text().replace('"status":200', '"status":201', 1))
+    said = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    files = [
+        replace(each, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for each in said.files
+        for data in [(folder / each.name).read_bytes()]
+    ]
+    said = replace(said, files=type(said.files)(files))
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(replace(said, sha256=said.digest())))
+
+
+def test_an_outsider_verifies_an_export(tmp_path: Path) -> None:
+    """With the public key and the checkpoints alone; without the key what is signed cannot be believed."""
+    exported(tmp_path)
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in ("out", "key.pem", "points.json"):
+        (tmp_path / name).rename(away / name)
+    given = ("--public-key", "key.pem", "--checkpoint", "points.json")
+    done = call("ledger", "verify", "out", *given, cwd=away)
+    assert done.code == 0
+    assert "Removed on purpose, and signed for: 1 contents" in done.out
+    assert "out is whole: 5 receipts and 4 contents in 1 chain, 1 checkpoint" in done.out
+    blind = call("ledger", "verify", "out", cwd=away)
+    assert blind.code == 1
+    assert "public key is not known here" in blind.out
+    call("ledger", "verify", "out", "--ledger", "x.db", cwd=away).failed(2, "not both")
+    call("ledger", "verify", "points.json", cwd=away).failed(1, "manifest.json")
+    forge(away / "out")
+    forged = call("ledger", "verify", "out", *given, cwd=away)
+    assert forged.code == 1
+    assert "chain 0, position 1" in forged.out
+    assert "edited" in forged.out
+    assert sorted(path.name for path in away.iterdir()) == ["key.pem", "out", "points.json"]
+
+
+def test_an_import_whose_keystore_is_not_there_says_so(tmp_path: Path, postgres: PostgresServer) -> None:
+    """What is signed needs it, and it is in no export: once it is there, all is as it was."""
+    exported(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    url = postgres.new_ledger()
+    into = ("import", "../out", "--ledger", "env:LEDGER")
+    call(*into, cwd=here, LEDGER=url).failed(1, "the rows are in", "not at upstack.keys", "server.keystore")
+    shutil.copy(tmp_path / "upstack.db.keys", here / "upstack.keys")
+    verified = call("ledger", "verify", "--ledger", "env:LEDGER", cwd=here, LEDGER=url)
+    assert (verified.code, "is whole: 5 receipts and 4 contents" in verified.out) == (0, True)
+    again = call(*into, cwd=here, LEDGER=postgres.new_ledger())
+    assert (again.code, "5 receipts and 4 contents, each as it was written" in again.out) == (0, True)

@@ -80,7 +80,10 @@ def test_a_budget_runs_dry_at_the_right_request_and_says_why(gateway: Callable[.
     assert [ask(serving).status_code for _ in range(5)] == [200] * 5
     refused = ask(serving)
     assert code(refused) == (402, "budget_exceeded")
-    assert "$0.05 of $0.05 today are spent, and this may cost $0.01" in refused.json()["error"]["message"]
+    assert (
+        "$0.05 of $0.05 today are spent, and this may cost up to $0.01; max_tokens lowers that"
+        in refused.json()["error"]["message"]
+    )
     (row,) = serving.rows(f"SELECT state, why FROM receipts WHERE id = '{refused.headers['x-upstack-receipt']}'")
     assert row[0] == "failed"
     assert "The budget of key app does not suffice" in row[1]

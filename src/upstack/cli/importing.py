@@ -10,12 +10,12 @@ import msgspec
 
 from upstack.application.data.archive import Archive, invalid
 from upstack.application.data.importers.source import FORMATS, Imported, import_file
+from upstack.cli.options import keystore_of as configured_keystore
 from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
-from upstack.core.errors import ConfigError
-from upstack.core.store.places import shown
-from upstack.core.store.transfer import TABLES, fill
-from upstack.core.store.verify import verify
+from upstack.core.errors import ConfigError, LedgerError
+from upstack.core.store.places import keystore_of, shown
+from upstack.core.store.verify import trusted, verify
 
 
 class Wanted(NamedTuple):
@@ -33,7 +33,8 @@ def run(wanted: Wanted, ledger: str | None, config: Path | None, *, as_json: boo
     if Path(wanted.source).is_dir():
         if (wanted.format, wanted.task, wanted.rejects) != (None, None, None):
             raise ConfigError("--format, --task and --rejects are for files; an export of a ledger is taken as it is")
-        import_ledger(Path(wanted.source), place, as_json=as_json)
+        keystore = keystore_of(place, configured_keystore(ledger, config))
+        import_ledger(Path(wanted.source), place, keystore, as_json=as_json)
         return
     if wanted.format is not None and wanted.format not in FORMATS:
         raise ConfigError(f'--format "{wanted.format}": expected one of {", ".join(FORMATS)}')
@@ -69,20 +70,25 @@ def _print(done: Imported, place: str, *, guessed: bool) -> None:
         say(f"... and {done.rejected - len(done.rejects):,} more that could not be taken", style="yellow")
 
 
-def import_ledger(folder: Path, place: str, *, as_json: bool) -> None:
-    """Check every hash, fill the ledger in one transaction, then go along its chains."""
+def import_ledger(folder: Path, place: str, keystore: str, *, as_json: bool) -> None:
+    """Check every hash, fill the ledger in one transaction, then go along its chains.
+
+    `keystore`: where that of the exported ledger is, which no export holds.
+    """
     archive = Archive(folder)
-    archive.check()
-    rows = fill(place, ((table, archive.rows(table)) for table in TABLES), archive.manifest.chains)
-    done = verify(place)
+    rows = archive.fill(place)
+    done = verify(place, keys=trusted(keystore))
     if as_json:
         told = {"ledger": shown(place), "rows": rows, "whole": not done.found}
         print_json({**told, "receipts": done.receipts, "chains": msgspec.to_builtins(archive.manifest.chains)})
     else:
         say(f"{shown(place)} has all {rows:,} rows of {folder}, with the hashes they had", style="bold")
-    if done.found:
-        raise invalid(
-            f"{shown(place)}: {done.found:,} findings, as in the ledger that was exported: `upstack ledger verify`"
+    if done.found and not Path(keystore).exists():
+        words = "put it there or name it in server.keystore, then see `upstack ledger verify`"
+        raise LedgerError(
+            f"the rows are in, but what is signed needs the keystore, which is not at {keystore}: {words}"
         )
+    if done.found:
+        raise invalid(f"{shown(place)}: {done.found:,} findings, as in what was exported: `upstack ledger verify`")
     if not as_json:
         say(f"{done.receipts:,} receipts and {done.contents:,} contents, each as it was written", style="bold green")

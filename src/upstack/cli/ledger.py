@@ -23,6 +23,10 @@ def group() -> None:
 
 @app.command()
 def verify(
+    export: Annotated[
+        Path | None, typer.Argument(help="A folder of `upstack export --everything`, in place of a ledger.")
+    ] = None,
+    *,
     since: Annotated[str | None, typer.Option("--from", help=_SINCE)] = None,
     until: Annotated[str | None, typer.Option("--to", help=_UNTIL)] = None,
     checkpoint: Annotated[
@@ -34,7 +38,6 @@ def verify(
     ] = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
-    *,
     as_json: JsonOption = False,
 ) -> None:
     """Find whatever was edited, removed, put in or moved since it was written, and name it.
@@ -44,7 +47,7 @@ def verify(
     """
     from upstack.cli.verifying import Wanted, run
 
-    run(Wanted(since, until, checkpoint, tuple(public_key or ())), ledger, config, as_json=as_json)
+    run(Wanted(export, since, until, checkpoint, tuple(public_key or ())), ledger, config, as_json=as_json)
 
 
 @app.command()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import msgspec
 import typer
 
+from upstack.application.data.archive import Archive
 from upstack.cli.options import keystore_of as configured_keystore
 from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
 from upstack.core.errors import ConfigError, LedgerError
 from upstack.core.store.ids import first_id
 from upstack.core.store.places import keystore_of, shown
+from upstack.core.store.signing import PublicKeys
 from upstack.core.store.statements import Checkpoint
 from upstack.core.store.verify import trusted, verify
 from upstack.core.store.walk import Verification
@@ -23,6 +28,7 @@ from upstack.core.store.walk import Verification
 class Wanted(NamedTuple):
     """What is to be verified, against what."""
 
+    export: Path | None  # in place of a ledger
     since: str | None
     until: str | None
     checkpoint: Path | None
@@ -31,22 +37,42 @@ class Wanted(NamedTuple):
 
 def run(wanted: Wanted, ledger: str | None, config: Path | None, *, as_json: bool) -> None:
     """Verify and print; exit code 1 where something was found."""
-    place = ledger_of(ledger, config)
     since, until = _bound(wanted.since, "--from"), _bound(wanted.until, "--to")
-    keys = trusted(keystore_of(place, configured_keystore(ledger, config)))
+    if wanted.export is None:
+        place = ledger_of(ledger, config)
+        keys = trusted(keystore_of(place, configured_keystore(ledger, config)))
+    elif ledger is None:
+        place = str(wanted.export)
+        keys = PublicKeys()  # those of this machine say nothing about an export from elsewhere
+    else:
+        raise ConfigError("Name an export or a --ledger, not both")
     for path in wanted.public_keys:
         try:
             keys.add(_read(path, "--public-key"))
         except LedgerError as error:
             raise ConfigError(f"--public-key {path}: {error.message}") from None
     held = [] if wanted.checkpoint is None else _checkpoints(wanted.checkpoint)
-    done = verify(place, since, until, keys=keys, held=held)
+    with _ledger_of(wanted.export, place) as readable:
+        done = verify(readable, since, until, keys=keys, held=held)
     if as_json:
         print_json({"ledger": shown(place), "whole": not done.found, **msgspec.to_builtins(done)})
     else:
         _print(place, done)
     if done.found:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _ledger_of(export: Path | None, place: str) -> Iterator[str]:
+    """The ledger itself; of an export a ledger with its rows, for as long as it takes."""
+    if export is None:
+        yield place
+        return
+    archive = Archive(export)
+    with TemporaryDirectory(prefix="upstack-verify-") as folder:
+        copy = str(Path(folder) / "export.db")
+        archive.fill(copy)
+        yield copy
 
 
 def _print(place: str, done: Verification) -> None:
@@ -63,7 +89,7 @@ def _print(place: str, done: Verification) -> None:
     against = f", {done.checkpoints:,} checkpoint{'s'[: done.checkpoints != 1]}" if done.checkpoints else ""
     looked = f"{counts} in {done.chains} chain{'s'[: done.chains != 1]}{against}"
     if done.found:
-        say(f"{shown(place)} is NOT as it was written: {done.found:,} findings in {looked}", style="bold red")
+        say(f"{shown(place)} is NOT as it was written: {_counted(done.found, 'finding')} in {looked}", style="bold red")
     else:
         say(f"{shown(place)} is whole: {looked}, each as it was written", style="bold green")
 

@@ -24,7 +24,7 @@ import msgspec
 
 from upstack.core.errors import RequestError
 from upstack.core.store.schema import VERSION
-from upstack.core.store.transfer import TABLES, ChainEnd, Column, Table, Values, kind_of
+from upstack.core.store.transfer import TABLES, ChainEnd, Column, Table, Values, fill, kind_of
 
 MANIFEST = "manifest.json"
 FORMAT = "upstack-ledger-export"
@@ -102,6 +102,11 @@ class Archive:
                     raise invalid(f"{self._folder / each.name}: not {each.bytes:,} bytes, as {MANIFEST} says")
                 if hashlib.file_digest(file, "sha256").hexdigest() != each.sha256:
                     raise invalid(f"{self._folder / each.name}: its sha256 is not that of {MANIFEST}: it was changed")
+
+    def fill(self, place: str) -> int:
+        """Check all, then make of it the ledger at `place`, which is empty; how many rows it has."""
+        self.check()
+        return fill(place, ((table, self.rows(table)) for table in TABLES), self.manifest.chains)
 
     def rows(self, table: Table) -> Iterator[Values]:
         """Yield a table's rows; binary values as text where they are text. `check` first."""

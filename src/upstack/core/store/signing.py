@@ -70,7 +70,7 @@ class PublicKeys:
         """Say why a signature is not believed, or None."""
         scheme = self._schemes.get(signer)
         if scheme is None:
-            return f"is signed by {signer}, whose public key is not known here"
+            return f"is signed by {signer}, whose public key is not known here (`--public-key` names it)"
         try:
             scheme.verify(_encode(list(values)), bytes.fromhex(signature))
         except ValueError:

@@ -95,7 +95,8 @@ class Budget:
         here = "" if self._lease is None else " by this host"
         left = f"${usd(spent)} of ${usd(int(limit))} {period} are spent{here}"
         running = f", ${usd(held - amount)} held for what is under way" if held > amount else ""
-        message = f"The budget of {self._who} does not suffice: {left}{running}, and this may cost ${usd(amount)}"
+        most = f"this may cost up to ${usd(amount)}; max_tokens lowers that"
+        message = f"The budget of {self._who} does not suffice: {left}{running}, and {most}"
         return LimitError(message, code="budget_exceeded", status=402)
 
     def settle(self, held: Picodollars, cost: Picodollars, day: int, month: int, calendar: Calendar) -> None:
