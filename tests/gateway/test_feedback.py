@@ -113,6 +113,18 @@ def test_nothing_is_kept_where_no_content_is(gateway: Serving) -> None:
     assert tell(gateway, "other", receipt=receipt, value=True).status_code == 201
 
 
+@pytest.mark.parametrize("demonstration", ["1" * 5000, "1e999", '{"id": 123456789012345678901234567890}', '"\u00e9"'])
+def test_a_demonstration_is_kept_as_it_stands(gateway: Serving, demonstration: str) -> None:
+    """Whatever JSON it is, numbers that no float holds included; a text without its quotes."""
+    receipt = ask(gateway)
+    body = f'{{"receipt": "{receipt}", "demonstration": {demonstration}}}'.encode()
+    headers = bearer("app") | {"content-type": "application/json"}
+    assert httpx2.post(f"{gateway.url}/v1/feedback", content=body, headers=headers).status_code == 201
+    assert gateway.rows("SELECT demonstration FROM outcome_contents ORDER BY outcome_seq DESC LIMIT 1") == [
+        (demonstration.strip('"'),)
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "word"),
     [
@@ -139,6 +151,9 @@ def test_nothing_is_kept_where_no_content_is(gateway: Serving) -> None:
         (b'{"receipt": "R", "value": true, "observed_at": 1' + b"0" * 400 + b"}", 400, ""),
         (b'{"episode": "\\u0000", "value": true}', 400, "episode"),
         (b'{"receipt": "R", "comment": "\xff"}', 400, "UTF-8"),
+        (b'{"receipt": "R", "demonstration": "\xff"}', 400, "UTF-8"),
+        (b'{"receipt": "R", "demonstration": {"a": "\xff"}}', 400, "UTF-8"),
+        (b'{"receipt": "R", "demonstration": "\\ud800"}', 400, "JSON"),
         (b'{"receipt": "R", "demonstration": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "nested"),
         (b'{"receipt": "R", "comment": "' + b"x" * 1024 * 1024 + b'"}', 413, "above"),
     ],

@@ -152,6 +152,8 @@ def read_said(body: bytes) -> Said:
     """Read a body; RequestError names the member at fault."""
     try:
         said = _SAID.decode(body)
+        if not body.isascii():
+            body.decode()  # a demonstration is taken as it stands
     except msgspec.ValidationError as error:
         path, what = split(str(error))
         raise RequestError(f"The body: {in_words(path, what)}", param=path or None) from None
@@ -184,11 +186,13 @@ async def _body(request: HttpRequest) -> bytes:
 
 def _content(said: Said, about: Receipt) -> tuple[bytes | None, bytes | None]:
     """Comment and demonstration, which go where the answer's own content is, and nowhere else."""
-    demonstration = None
+    demonstration: bytes | None = None
     if not isinstance(said.demonstration, msgspec.UnsetType):
-        value = msgspec.json.decode(said.demonstration)
-        demonstration = value.encode() if isinstance(value, str) else bytes(said.demonstration)
-        demonstration = None if value is None else demonstration
+        demonstration = bytes(said.demonstration)
+        if demonstration.startswith(b'"'):
+            demonstration = msgspec.json.decode(demonstration, type=str).encode()
+        elif demonstration == b"null":
+            demonstration = None
     comment = said.comment.encode() if said.comment is not None else None
     here = about.capture == "full" and (about.request is not None or about.answer is not None or about.encrypted)
     if not here and (comment is not None or demonstration is not None):
