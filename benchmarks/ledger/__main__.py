@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.data_plane.procs import filesystem
@@ -26,35 +27,38 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=15.0, help="seconds of requests with and without retention")
     parser.add_argument("--postgres", metavar="URL", help="an empty ledger in PostgreSQL, to be filled as well")
     options = parser.parse_args()
-    found: list[Measured] = []
+    missed = False
     with tempfile.TemporaryDirectory(prefix="upstack-bench-") as name:
         folder = Path(name)
         kind = filesystem(folder)
         if kind in {"tmpfs", "ramfs"}:
             sys.exit(f"{folder} lies in memory ({kind}), where a commit costs nothing: set TMPDIR to a disk")
-        if options.only in {None, "commits"}:
-            found += commits.measure(folder, options.commits, options.rounds)
-        if options.only in {None, "million", "retention"}:
-            for label, place in (("SQLite", str(folder / "million.db")), ("PostgreSQL", options.postgres)):
-                if place is not None and (label == "SQLite" or options.only != "retention"):
-                    found += _million(label, place, options)
-    print("| figure | median | range | limit |\n|---|---|---|---|")
-    for each in found:
-        print(each.line())
-    print(f"\n{platform.machine()}, Python {platform.python_version()}, ledger on {kind}")
-    sys.exit(any(each.missed for each in found))
+        print(f"{platform.machine()}, Python {platform.python_version()}, ledger on {kind}\n")
+        print("| figure | median | range | limit |\n|---|---|---|---|")
+        for each in _measure(folder, options):
+            print(each.line(), flush=True)
+            missed = missed or each.missed
+    sys.exit(missed)
 
 
-def _million(label: str, place: str, options: argparse.Namespace) -> list[Measured]:
+def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Measured]:
+    if options.only in {None, "commits"}:
+        yield from commits.measure(folder, options.commits, options.rounds)
+    if options.only in {None, "million", "retention"}:
+        for label, place in (("SQLite", str(folder / "million.db")), ("PostgreSQL", options.postgres)):
+            if place is not None and (label == "SQLite" or options.only != "retention"):
+                yield from _million(label, place, options)
+
+
+def _million(label: str, place: str, options: argparse.Namespace) -> Iterator[Measured]:
     began = time.perf_counter()
     ids = million.fill(place, options.receipts)
     rate = len(ids) / (time.perf_counter() - began)
-    found = [Measured(f"{label}: filled with {len(ids):,} receipts", rate, "a second", "once")]
+    yield Measured(f"{label}: filled with {len(ids):,} receipts", rate, "a second", "once")
     if options.only != "retention":
-        found += million.measure(place, ids, label)
+        yield from million.measure(place, ids, label)
     if label == "SQLite" and options.only != "million":
-        found += retention.measure(place, million.DAYS * 2 / 3, options.window, options.rounds)
-    return found
+        yield from retention.measure(place, million.DAYS, million.DAYS * 2 / 3, options.window, options.rounds)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -25,18 +25,24 @@ from upstack.testing import EchoProvider
 
 CALLERS = 16
 PACE_S = 0.2  # between the requests of one caller: 80 a second in all
+_LEAST = 200  # requests in a window that say something of their p99
 _BODY = json.dumps({"model": "echo/m", "messages": [{"role": "user", "content": "one two three"}]})
 
 
-def measure(place: str, days: float, window: float, rounds: int) -> list[Measured]:
-    """The p99 of requests while rows are deleted, over that of the windows beside."""
+def measure(place: str, days: float, keep: float, window: float, rounds: int) -> list[Measured]:
+    """The p99 of requests while rows are deleted, over that of the windows beside.
+
+    The ledger goes back `days`; a part of what is older than `keep` days goes in each round.
+    """
     with EchoProvider() as echo, tempfile.TemporaryDirectory() as name, _gateway(Path(name), place, echo) as port:
         _window(port, 3.0)
         quiet, busy = [], []
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             quiet.append(_window(port, window))
-            with _pruning(place, days):
-                busy.append(_window(port, window))
+            with _pruning(place, days - (days - keep) * number / rounds) as at_work:
+                busy.append(_window(port, window, at_work))
+            if len(busy[-1]) < _LEAST:
+                raise SystemExit(f"{len(busy[-1])} requests while rows were deleted are too few: more --receipts")
     ratios = [_p99(one) / _p99(other) for one, other in zip(busy, quiet, strict=True)]
     all_quiet, all_busy = list(chain(*quiet)), list(chain(*busy))
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}; p99 {_p99(all_busy):.1f} against {_p99(all_quiet):.1f} ms"
@@ -61,8 +67,8 @@ def _gateway(folder: Path, place: str, echo: EchoProvider) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _pruning(place: str, days: float) -> Iterator[None]:
-    """Delete for as long as the block lasts, in the process that the gateway starts for it."""
+def _pruning(place: str, days: float) -> Iterator[Callable[[], bool]]:
+    """Delete what is older, in the process that the gateway starts for it; yields whether it is still at it."""
     job = {"place": place, "keystore": None, "retention": {"rows": days, "contents": 0.0}}
     command = [sys.executable, "-m", "upstack.core.store.keeping"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -71,22 +77,20 @@ def _pruning(place: str, days: float) -> Iterator[None]:
     process.stdin.flush()
     time.sleep(2.0)  # until it has started
     try:
-        yield
-        if process.poll() is not None:
-            raise SystemExit("everything was deleted before the window ended: more receipts, or shorter windows")
+        yield lambda: process.poll() is None
     finally:
         process.communicate()  # ends its input, and so the deletion
 
 
-def _window(port: int, seconds: float) -> list[float]:
-    """Milliseconds of each request."""
+def _window(port: int, seconds: float, lasts: Callable[[], bool] = lambda: True) -> list[float]:
+    """Milliseconds of each request, for so long and while it `lasts`."""
     taken: list[float] = []
     end = time.monotonic() + seconds
 
     def call(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         at = time.monotonic() + PACE_S * number / CALLERS
-        while at < end:
+        while at < end and lasts():
             time.sleep(max(0.0, at - time.monotonic()))
             began = time.perf_counter()
             connection.request("POST", "/v1/chat/completions", _BODY, {"content-type": "application/json"})
