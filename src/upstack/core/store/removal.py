@@ -31,9 +31,11 @@ from upstack.core.store.statements import (
 from upstack.core.store.tables import tombstones
 
 _LEAST, _MOST = 10, 1000  # rows in one transaction
-_HOLD_S = 0.0015  # that a transaction should take; who meets one waits up to twice as long, as SQLite sleeps in between
-_PAUSE = 150  # times as long as it took, while somebody else writes: one commit in so many may meet it
+_HOLD_S = 0.0015  # that a transaction should take; who meets one waits as long
+_PAUSE = 300  # times as long as it took, while somebody else writes: one commit in so many may meet it
+_PAUSE_BEHIND = 20  # the same, while more is added than removed
 _PAUSE_MOST_S = 2.0
+_QUIET_S = 3.0  # without a commit of another: nobody is disturbed
 _RANGES_MOST = 2000  # in one tombstone
 
 
@@ -49,12 +51,15 @@ class Remover:
     ) -> None:
         self.reading = reading
         self.rows = 100
+        self._removed = 0
+        self._length: int | None = None  # of all chains, when the first was removed
         self._writing = writing
         self._signer = signer
         self._ours = PublicKeys([signer.pem])
         self._pause = pause
         self._file = not is_postgres(place)
         self._seen = 0  # SQLite's count of what others have committed
+        self._seen_at = 0.0  # when it last changed
 
     def remove_rows(self, seqs: Iterable[int], why: str) -> int:
         """Remove these rows and their contents, whatever chain they are of; how many."""
@@ -70,7 +75,9 @@ class Remover:
                 if sum(removed) != ends[1] - ends[0] + 1:
                     raise ChangedError
             self._erect(database, known, stones)
-        return sum(last - first + 1 for first, last in stretches)
+            total = sum(last - first + 1 for first, last in stretches)
+            self._removed += total
+        return total
 
     def remove_contents(self, kind: Kind, seqs: Sequence[int], why: str, bare: Iterable[int] = ()) -> int:
         """Remove the contents of these rows, which are of one kind; how many.
@@ -89,6 +96,7 @@ class Remover:
             if removed != len(wanted):
                 raise ChangedError
             self._erect(database, known, stones)
+            self._removed += removed
         return len(wanted)
 
     @contextmanager
@@ -104,14 +112,26 @@ class Remover:
         elif held < _HOLD_S / 2:
             self.rows = min(_MOST, self.rows * 3 // 2)
         if not alone:
-            time.sleep(min(self._pause * held, _PAUSE_MOST_S))
+            pause = min(self._pause, _PAUSE_BEHIND) if self._behind() else self._pause
+            time.sleep(min(pause * held, _PAUSE_MOST_S))
+
+    def _behind(self) -> bool:
+        """Whether others have added more than was removed here."""
+        with self.reading.begin():
+            length = sum(chain.head_seq % CHAIN_ROWS for chain in read_chains(self.reading))
+        if self._length is None:
+            self._length = length
+        return length - self._length > self._removed
 
     def _alone(self) -> bool:
-        """Whether nobody has committed since the last transaction, or nobody is kept from it."""
+        """Whether nobody has committed for a while, or nobody is kept from it."""
         if not self._file:
             return True  # PostgreSQL lets others write meanwhile
         before, self._seen = self._seen, int(self._writing.exec_driver_sql("PRAGMA data_version").scalar_one())
-        return before == self._seen
+        now = time.monotonic()
+        if before != self._seen:
+            self._seen_at = now
+        return now > self._seen_at + _QUIET_S
 
     def _known(self, kind: str, why: str) -> list[Tombstone]:
         """Our tombstones that new ones may join; a forged one would be made good by that."""

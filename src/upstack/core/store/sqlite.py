@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ _PAGE_BYTES = 8192  # half the system calls of 4096; beyond it single rows cost 
 _CACHE_KIB = 1024  # a writer at the right edge needs little
 _CHECKPOINT_PAGES = 500  # 4 MB; at ten times that a checkpoint holds up a commit for 50 ms
 _BUSY_S = 5.0
+_LOOK_AGAIN_S = 0.0002
 
 _ROW_ERRORS = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}  # of one row, not of the file
 _REASONS = {
@@ -151,12 +153,27 @@ class SqliteLedger(Recorder):
             self._database = _open(self.path)
             self._place = place_of(self.path)
             self.find_head(self._database)
+            self._database.execute("PRAGMA busy_timeout = 0")
         return self._database
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    """Begin to write. Who else writes does so for a moment; SQLite itself would look again after 1, 2, 5 ms."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return
 
 
 @contextmanager
 def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    database.execute("BEGIN IMMEDIATE")
+    _begin(database)
     try:
         yield database
         database.execute("COMMIT")
