@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("flags", "figures"),
     [
-        (("--only", "commits", "--commits", "5", "--rounds", "1"), [", 1 to a", ", 16 to a", ", 64 to a"]),
+        (("--only", "commits", "--commits", "5", "--rounds", "1"), ["KB, 1 to a", "KB, 16 to a", "same, 64 to a"]),
         (("--only", "million", "--receipts", "3000"), ["spend by task", "by its id", "50 newest", "ledger verify"]),
     ],
 )  # fmt: skip
