@@ -109,7 +109,8 @@ def _print(rows: list[Row], facts: list[footprint.Fact]) -> None:
         print("\n| figure | subject | CPU us | x nginx | range | limit | a second | errors | what it was doing |")
         print("|---|---|---:|---:|---|---:|---:|---:|---|")
     for row in rows:
-        figures = f"{row.cpu_us:.1f} | {row.ratio:.2f} | {row.ratio_least:.2f}-{row.ratio_most:.2f}"
+        cpu = f"{row.cpu_us:.1f} ({row.cpu_least:.1f}-{row.cpu_most:.1f})"
+        figures = f"{cpu} | {row.ratio:.2f} | {row.ratio_least:.2f}-{row.ratio_most:.2f}"
         limit = "" if _limit(row) == math.inf else f"{_limit(row):.1f}"
         rate = f"{row.per_second:.0f}"
         if row.errors:  # an error costs another amount than an answer

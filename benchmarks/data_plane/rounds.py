@@ -38,6 +38,8 @@ class Row(msgspec.Struct, frozen=True):
     subject: str
     does: str
     cpu_us: float
+    cpu_least: float
+    cpu_most: float
     ratio: float
     ratio_least: float
     ratio_most: float
@@ -76,12 +78,15 @@ def run(subject: Subject, load: Load, folder: Path) -> Round:
 
 
 def _row(figure: str, subject: Subject, results: list[Round], base: list[Round]) -> Row:
+    cpus = [result.cpu_us for result in results]
     ratios = [result.cpu_us / own.cpu_us for result, own in zip(results, base, strict=True)]
     return Row(
         figure,
         subject.name,
         subject.does,
-        statistics.median(result.cpu_us for result in results),
+        statistics.median(cpus),
+        min(cpus),
+        max(cpus),
         statistics.median(ratios),
         min(ratios),
         max(ratios),
