@@ -147,7 +147,7 @@ def test_an_outsider_verifies_an_export(tmp_path: Path) -> None:
     given = ("--public-key", "key.pem", "--checkpoint", "points.json")
     done = call("ledger", "verify", "out", *given, cwd=away)
     assert done.code == 0
-    assert "Removed on purpose, and signed for: 1 contents" in done.out
+    assert "Removed on purpose, and signed for: 1 content:" in done.out
     assert "out is whole: 5 receipts and 4 contents in 1 chain, 1 checkpoint" in done.out
     blind = call("ledger", "verify", "out", cwd=away)
     assert blind.code == 1
@@ -160,6 +160,21 @@ def test_an_outsider_verifies_an_export(tmp_path: Path) -> None:
     assert "chain 0, position 1" in forged.out
     assert "edited" in forged.out
     assert sorted(path.name for path in away.iterdir()) == ["key.pem", "out", "points.json"]
+
+
+def test_an_import_of_which_nothing_can_be_taken_fails(tmp_path: Path) -> None:
+    """Bad lines among good ones are only named."""
+    bad, good = "{", '{"id": "a", "call_type": "acompletion", "model": "m", "startTime": "2026-11-01T00:00:00Z"}'
+    (tmp_path / "log.jsonl").write_text(f"{bad}\n")
+    done = call("import", "log.jsonl", "--format", "litellm", cwd=tmp_path)
+    assert done.code == 1
+    assert "Read as litellm: 1 line." in done.out
+    assert "line 1: " in done.out
+    (tmp_path / "log.jsonl").write_text(f"{bad}\n{good}\n")
+    for words in ("1 receipt added, 0 already there", "0 receipts added, 1 already there"):
+        done = call("import", "log.jsonl", "--format", "litellm", cwd=tmp_path)
+        assert done.code == 0, done.out
+        assert words in done.out
 
 
 def test_an_import_whose_keystore_is_not_there_says_so(tmp_path: Path, postgres: PostgresServer) -> None:

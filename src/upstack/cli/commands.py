@@ -199,6 +199,7 @@ def import_(
 
     A folder fills an empty ledger, a file or PostgreSQL: every hash as it was, all or nothing.
     A file adds a receipt for each request in it; bad lines are counted, named and left out.
+    Exit code 1 where not one line could be taken.
     """
     from upstack.cli.importing import Wanted, run
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import typer
 
 from upstack.application.data.archive import Archive, invalid
 from upstack.application.data.importers.source import FORMATS, Imported, import_file
 from upstack.cli.options import keystore_of as configured_keystore
 from upstack.cli.options import ledger_of
-from upstack.cli.output import print_json, say
+from upstack.cli.output import counted, print_json, say
 from upstack.core.errors import ConfigError, LedgerError
 from upstack.core.store.places import keystore_of, shown
 from upstack.core.store.verify import trusted, verify
@@ -55,13 +56,14 @@ def run(wanted: Wanted, ledger: str | None, config: Path | None, *, as_json: boo
         print_json({"ledger": shown(place), "guessed": wanted.format is None, **msgspec.to_builtins(done)})
     else:
         _print(done, place, guessed=wanted.format is None)
+    if done.rejected and not done.added + done.known:
+        raise typer.Exit(1)
 
 
 def _print(done: Imported, place: str, *, guessed: bool) -> None:
-    say(
-        f"Read as {done.format}{', which was guessed; --format says another' if guessed else ''}: {done.lines:,} lines."
-    )
-    say(f"{shown(place)}: {done.added:,} receipts added, {done.known:,} were already there.", style="bold")
+    how = ", which was guessed; --format says another" if guessed else ""
+    say(f"Read as {done.format}{how}: {counted(done.lines, 'line')}.")
+    say(f"{shown(place)}: {counted(done.added, 'receipt')} added, {done.known:,} already there.", style="bold")
     if done.timeless:
         say(f"{done.timeless:,} state no time: they stand at 1970-01-01, before all that retention keeps.")
     for number, reason in done.rejects:

@@ -51,6 +51,11 @@ def say(text: str, *, style: str = "", stderr: bool = False) -> None:
     out.print(printable(text), style=style, soft_wrap=not out.is_terminal)
 
 
+def counted(count: int, what: str) -> str:
+    """Say how many there are: "1 receipt", "1,204 receipts"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 class Name:
     """A cell of names, a line each; one that is too long goes on below after a `/` or the like, not inside a word."""
 

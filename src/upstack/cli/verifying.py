@@ -15,7 +15,7 @@ import typer
 from upstack.application.data.archive import Archive
 from upstack.cli.options import keystore_of as configured_keystore
 from upstack.cli.options import ledger_of
-from upstack.cli.output import print_json, say
+from upstack.cli.output import counted, print_json, say
 from upstack.core.errors import ConfigError, LedgerError
 from upstack.core.store.ids import first_id
 from upstack.core.store.places import keystore_of, shown
@@ -82,14 +82,16 @@ def _print(place: str, done: Verification) -> None:
     if done.found > len(done.findings):
         say(f"... and {done.found - len(done.findings):,} more")
     for removed in done.removed:
-        what = "rows with what they held" if removed.kind == "rows" else "contents"
-        say(f"Removed on purpose, and signed for: {removed.removed:,} {what}: {removed.why}")
-    outcomes = f", {_counted(done.outcomes, 'outcome')}" if done.outcomes else ""
-    counts = f"{_counted(done.receipts, 'receipt')}{outcomes} and {_counted(done.contents, 'content')}"
-    against = f", {done.checkpoints:,} checkpoint{'s'[: done.checkpoints != 1]}" if done.checkpoints else ""
-    looked = f"{counts} in {done.chains} chain{'s'[: done.chains != 1]}{against}"
+        what = counted(removed.removed, "content")
+        if removed.kind == "rows":
+            what = f"{counted(removed.removed, 'row')} with what they held"
+        say(f"Removed on purpose, and signed for: {what}: {removed.why}")
+    outcomes = f", {counted(done.outcomes, 'outcome')}" if done.outcomes else ""
+    counts = f"{counted(done.receipts, 'receipt')}{outcomes} and {counted(done.contents, 'content')}"
+    against = f", {counted(done.checkpoints, 'checkpoint')}" if done.checkpoints else ""
+    looked = f"{counts} in {counted(done.chains, 'chain')}{against}"
     if done.found:
-        say(f"{shown(place)} is NOT as it was written: {_counted(done.found, 'finding')} in {looked}", style="bold red")
+        say(f"{shown(place)} is NOT as it was written: {counted(done.found, 'finding')} in {looked}", style="bold red")
     else:
         say(f"{shown(place)} is whole: {looked}, each as it was written", style="bold green")
 
@@ -126,7 +128,3 @@ def _bound(given: str | None, option: str) -> str | None:
         raise ConfigError(
             f'{option} "{given}": expected the id of a receipt, or a time such as 2026-11-26T14:30'
         ) from None
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
