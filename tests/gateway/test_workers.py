@@ -19,6 +19,7 @@ import pytest
 
 from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.auth import new_key
+from upstack.application.gateway.workers import QUICK_MOST
 from upstack.core.store.verify import verify
 from upstack.testing import Answer, EchoProvider, ScriptedProvider, error_response
 from upstack.testing.providers import Script
@@ -255,3 +256,18 @@ def test_it_stops_while_a_worker_is_being_started_again(tmp_path: Path, pause: f
         began = time.monotonic()
         assert serving.stop() == 0
         assert time.monotonic() - began < 10
+
+
+def test_it_stops_cleanly_where_one_worker_has_died_over_and_over(tmp_path: Path) -> None:
+    """The last of its deaths comes just before all is told to end: the others did not die, they were told to."""
+    with EchoProvider() as fake:
+        serving = Serving(tmp_path, provider("fake", fake.base_url), "--workers", "2").start()
+        stays, victim = named(serving, "gateway.worker")
+        dead: set[int] = set()
+        while len(dead) < QUICK_MOST:
+            if dead:
+                (victim,) = eventually(lambda: set(named(serving, "gateway.worker")) - dead - {stays})
+            os.kill(victim, signal.SIGKILL)
+            dead.add(victim)
+        eventually(lambda: serving.log.count("is started again") == QUICK_MOST)
+        assert serving.stop() == 0, serving.log

@@ -170,11 +170,14 @@ class Supervisor:
             log(f"worker {row} ended ({_how(code)}) and is started again")
             if quick > 1:
                 await asyncio.sleep(min(_BACKOFF_S * 2**quick, _BACKOFF_MOST_S))
+            if self._stopping.is_set():
+                return
             try:
                 await self._start(row)
             except UpstackError as error:
-                if not self._stopping.is_set():
-                    log(error.message)
+                if self._stopping.is_set():  # it was told to end while it began, as all others were
+                    return
+                log(error.message)
             if quick >= QUICK_MOST and not self._listening:
                 self._failed = f"worker {row} died {quick} times in a row; the lines before this say why"
                 self._stopping.set()
