@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from upstack.core.errors import LedgerError
 from upstack.core.store.chain import CHAIN_ROWS
-from upstack.core.store.engine import transaction
-from upstack.core.store.places import hushed, is_postgres, shown
+from upstack.core.store.engine import saying, transaction
+from upstack.core.store.places import is_postgres, shown
 from upstack.core.store.reading import check_version
 from upstack.core.store.tables import chains, metadata, outcomes, receipts
 
@@ -68,7 +68,7 @@ class Snapshot:
 def snapshot(place: str) -> Iterator[Snapshot]:
     """Read the ledger at `place`; LedgerError where it cannot be."""
     check_version(place)
-    with _saying(place), transaction(place) as database:
+    with saying(place), transaction(place) as database:
         yield Snapshot(database)
 
 
@@ -77,7 +77,7 @@ def fill(place: str, tables: Iterable[tuple[sa.Table, Iterable[Values]]], ends: 
 
     LedgerError where it is not empty, is being written, does not take a row, or would not end with `ends`.
     """
-    with _held(place) as prepare, _saying(place), transaction(place, write=True) as database:
+    with _held(place) as prepare, saying(place), transaction(place, write=True) as database:
         prepare(database)
         _empty(database, place)
         count = sum(_insert(database, table, rows, texts=not is_postgres(place)) for table, rows in tables)
@@ -160,12 +160,3 @@ def _keep_away(database: sa.Connection, place: str) -> None:
     held = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = :writers AND granted AND {here} LIMIT 1"
     if database.execute(sa.text(held), {"writers": _WRITERS}).first() is not None:
         raise LedgerError(f"{shown(place)} is being written by a gateway; stop it, then import")
-
-
-@contextmanager
-def _saying(place: str) -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        words = f"the ledger {shown(place)} failed: {str(error.orig).splitlines()[0]}"
-        raise LedgerError(hushed(words, place)) from None
