@@ -101,10 +101,11 @@ class PostgresLedger(Recorder):
             return [(WHOLE_BATCH, describe(self._url, error))]
 
     def close(self) -> None:
-        """End the session, and with it the hold on the chain."""
+        """Let go of the chain at once, and end the session, which the server does when it comes to it."""
         if self._database is not None:
             with contextlib.suppress(psycopg.Error):  # of a server that is gone; the next writer finds the head
                 self.mark_head(self._database)
+                self._database.execute("SELECT pg_advisory_unlock_all()")
             self._release()
 
     def _release(self) -> None:
