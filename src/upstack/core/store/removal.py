@@ -6,6 +6,7 @@ is still there then; else it is read anew. Tombstones of one reason that meet be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,8 +59,8 @@ class Remover:
         self._ours = PublicKeys([signer.pem])
         self._pause = pause
         self._file = not is_postgres(place)
-        self._seen = 0  # SQLite's count of what others have committed
-        self._seen_at = 0.0  # when it last changed
+        self._seen: int | None = None  # SQLite's count of what others have committed
+        self._seen_at = -math.inf  # when it last changed
 
     def remove_rows(self, seqs: Iterable[int], why: str) -> int:
         """Remove these rows and their contents, whatever chain they are of; how many."""
@@ -129,7 +130,7 @@ class Remover:
             return True  # PostgreSQL lets others write meanwhile
         before, self._seen = self._seen, int(self._writing.exec_driver_sql("PRAGMA data_version").scalar_one())
         now = time.monotonic()
-        if before != self._seen:
+        if before is not None and before != self._seen:
             self._seen_at = now
         return now > self._seen_at + _QUIET_S
 
