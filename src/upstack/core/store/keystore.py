@@ -61,7 +61,8 @@ class Keystore:
     def __init__(self, path: str, *, write: bool = False, new: bool = False) -> None:
         """Open the file, with `new` an empty one where there is none."""
         self.path = path
-        if not Path(path).is_file() and not (new and not Path(path).exists()):
+        file = Path(path)
+        if not file.is_file() and not (new and (not file.exists() or file.is_file())):  # another may make it meanwhile
             raise LedgerError(
                 f"there is no keystore {path}; put it back, or name the file in server.keystore (`upstack ledger key "
                 "--new` makes one; what was encrypted under the keys of another stays unreadable)",
