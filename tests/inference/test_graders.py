@@ -102,6 +102,7 @@ def test_losses(grader: Grader, answer: str, truth: Any, loss: float) -> None:
         (Exact(), {"a": 1}),
         (Exact(), []),
         (Contains(), [None]),
+        (Contains(), ["seal", " "]),
         (Fields(), "x"),
         (Fields(), {}),
         (Fields(), 3),
@@ -131,6 +132,14 @@ def test_a_hostile_answer_is_graded_at_once(answer: str) -> None:
     for grader in (*GRADERS, Exact(list(NORMALISERS))):
         assert grader.loss(answer, '{"a": 1}') in {0.0, 1.0}
         assert grader.same(answer, answer)
+
+
+@pytest.mark.parametrize("nested", ["[" * 900 + "]" * 900, '{"b":' * 900 + "1" + "}" * 900])
+def test_what_is_nested_too_deeply_to_be_compared_is_not_the_same(nested: str) -> None:
+    """Neither right nor a crash: a disagreement waits for a label."""
+    answer = f'{{"a": {nested}}}'
+    assert not Fields().same(answer, answer)
+    assert Fields().loss(answer, {"a": 1}) == 1.0
 
 
 @pytest.mark.parametrize("grader", GRADERS)

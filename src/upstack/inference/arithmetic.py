@@ -12,7 +12,7 @@ _EQUATION = re.compile(rf"([-+*/().,\d\s]{{3,200}})=\s*(-?\s*(?:{_NUMBER}))(?![\
 _SIGNS = str.maketrans(
     "\u00d7\u00b7\u22c5\u2217\u00f7\u2212\u2013$\u20ac\u00a3", "****/--   "
 )  # x . . * / - - and money
-_TIMES = re.compile(r"(?<=[\d)])(\s*)(?:x|X|\\times|\\cdot)(\s*)(?=[\d($.])")
+_TIMES = re.compile(r"(?<=[\d)])\s*(?:x|X|\\times|\\cdot)\s*(?=[\d($.])")
 _PERCENT = re.compile(rf"({_NUMBER})\s*%")
 _BULLET = re.compile(r"^\s*\d{1,3}[.)]\s+")  # of a list
 _LONGEST = 20_000  # characters of an answer that are looked at

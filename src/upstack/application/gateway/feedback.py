@@ -26,7 +26,7 @@ from upstack.core.store.outcomes import Earlier, earlier, newest_of_episode
 from upstack.core.types import Outcome, Receipt
 
 _MOST_BYTES = 1024 * 1024  # of a body
-_SETTING = "what feedback may have"
+_LIMITED = "what feedback may have"
 _MOST_OUTCOMES = 1000  # of one key about one receipt or episode
 _MOST_AT_ONCE = 64  # being told; more would only wait
 _LONGEST_NAME = 200  # characters of an episode, a source or an idempotency key
@@ -173,13 +173,13 @@ def read_said(body: bytes) -> Said:
 
 async def _body(request: HttpRequest) -> bytes:
     headers = {name.lower(): value for name, value in request.scope["headers"]}
-    check_body(headers, _MOST_BYTES, _SETTING)
+    check_body(headers, _MOST_BYTES, _LIMITED)
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > _MOST_BYTES:
-            raise too_large(_MOST_BYTES, _SETTING)
+            raise too_large(_MOST_BYTES, _LIMITED)
         pieces.append(piece)
     return b"".join(pieces)
 

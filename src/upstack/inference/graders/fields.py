@@ -10,8 +10,7 @@ import msgspec
 from upstack.core.errors import EvidenceError
 
 _FENCE = "```"
-_DEEPEST = 32
-_Path = tuple[str, ...]
+_DEEPEST = 32  # levels that are flattened; what lies deeper is one value
 
 
 class Fields:
@@ -33,7 +32,7 @@ class Fields:
         found = self._fields(read_object(answer))
         if found is None:
             return 1.0
-        wrong = sum(self._weight(name) for name, value in wanted.items() if not _equal(found.get(name, ...), value))
+        wrong = sum(self._weight(name) for name, value in wanted.items() if not _agree(found.get(name, ...), value))
         return min(1.0, wrong / total)
 
     def same(self, one: str, other: str) -> bool:
@@ -41,14 +40,14 @@ class Fields:
         first, second = (self._fields(read_object(text)) for text in (one, other))
         if first is None or second is None:
             return first is second  # no objects: both are wrong, whatever the truth is
-        return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
+        return first.keys() == second.keys() and all(_agree(first[name], second[name]) for name in first)
 
     def _fields(self, value: Any) -> dict[str, Any] | None:
         """Flatten an object, without the fields of no weight; None for what is none."""
         if not isinstance(value, dict):
             return None
         found: dict[str, Any] = {}
-        left: list[tuple[_Path, dict[str, Any]]] = [((), value)]
+        left: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), value)]
         while left:
             path, part = left.pop()
             for key, each in part.items():
@@ -79,6 +78,14 @@ def _fenced(text: str) -> str | None:
     opened = text.find("\n", text.find(_FENCE)) if _FENCE in text else -1
     closed = text.find(_FENCE, opened)
     return text[opened:closed] if opened >= 0 and closed >= 0 else None
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two values are equal; what is nested too deeply to be compared is not."""
+    try:
+        return _equal(one, other)
+    except RecursionError:
+        return False
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -40,9 +40,11 @@ class Contains(_Normalising):
 
     def loss(self, answer: str, truth: Any) -> float:
         """Say which share of the texts that the truth names does not occur in the answer."""
-        wanted = texts(truth)
+        wanted = [self._normal(each) for each in texts(truth)]
+        if "" in wanted:
+            raise EvidenceError("A truth for this grader is not empty: every answer contains that")
         normal = self._normal(answer)
-        return sum(self._normal(each) not in normal for each in wanted) / len(wanted)
+        return sum(each not in normal for each in wanted) / len(wanted)
 
 
 def texts(truth: Any) -> list[str]:
