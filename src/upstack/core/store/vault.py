@@ -41,7 +41,7 @@ class Vault:
             subject = wanted[scope]
             other = None if subject is None else elsewhere(subject)
             if other is not None:
-                words = f"has not got {other}, under which the ledger has contents of a subject; it gets a new key"
+                words = f"has not got {other} (lost, or being erased), which contents of a subject are under: a new one"
                 print(f"upstack: the keystore {self._path} {words}", file=sys.stderr, flush=True)  # noqa: T201
         keystore.add(missing)
         for scope in missing:
