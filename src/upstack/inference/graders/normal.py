@@ -25,6 +25,8 @@ _NOTHING = re.compile(
 )
 _SAID = re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*:?\s*[*\"'(\[]*([A-Z])(?![A-Za-z])", re.IGNORECASE)
 _MARKED = re.compile(r"(?:\(([A-Z])\)|\*\*\(?([A-Z])\)?[.:)]?\*\*|^[ \t]*([A-Z])[.:)](?=\s|$))", re.MULTILINE)
+_MEMBER = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|\[[^\]]*\]|[^\s,}]+)')
+_FINAL = re.compile(r"(?:####|answer(?:\s+is)?\s*:|answer\s+is)\s*([^\n]+)", re.IGNORECASE)
 _ALONE = re.compile(r"[\s\"'*(\[]*([A-Za-z])[\s\"'*)\].:]*")
 
 
@@ -96,10 +98,25 @@ def _quotient(found: re.Match[str]) -> str:
     return "/".join(part if re.fullmatch(r"-?\w*", part) else f"({part})" for part in parts)
 
 
+def answer(text: str) -> str:
+    """Take what is said to be the answer: the member "answer" of JSON, what follows "answer is" or ####, else all.
+
+    A number alone is put into its shortest form, without a currency or a percent sign.
+    """
+    tail = text[-_TAIL:]
+    member = _MEMBER.findall(tail)
+    said = [] if member else _FINAL.findall(tail)
+    found = member[-1] if member else said[-1] if said else text
+    found = found.strip().rstrip(".").strip("*\"` ") if member or said else found
+    bare = found.strip().strip("$%").replace("\\$", "")
+    return number(bare) if _NUMBER.fullmatch(bare) else found
+
+
 NORMALISERS: dict[str, Normaliser] = {
     "case": case,
     "space": space,
     "number": number,
     "latex": latex,
     "choice": choice,
+    "answer": answer,
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from upstack.core.errors import EvidenceError
+from upstack.core.errors import ConfigError, EvidenceError
 from upstack.inference.graders.normal import NORMALISERS
+
+_REMEMBERED = 256  # answers, of which each is compared with several others
 
 
 class _Normalising:
@@ -14,13 +17,17 @@ class _Normalising:
 
     def __init__(self, normalise: Sequence[str] = ("case", "space")) -> None:
         """`normalise` names what is done to answers and truths alike, in this order; see `NORMALISERS`."""
+        unknown = [name for name in normalise if name not in NORMALISERS]
+        if unknown:
+            raise ConfigError(f'There is no normaliser "{unknown[0]}". Allowed: {", ".join(NORMALISERS)}')
         self._normalisers = [NORMALISERS[name] for name in normalise]
+        self._normal = lru_cache(_REMEMBERED)(self._normalise)
 
     def same(self, one: str, other: str) -> bool:
         """Whether they are equal once both are normalised."""
         return self._normal(one) == self._normal(other)
 
-    def _normal(self, text: str) -> str:
+    def _normalise(self, text: str) -> str:
         for normalise in self._normalisers:
             text = normalise(text)
         return text

@@ -1,0 +1,117 @@
+"""What a strategy would have done with each row, for every threshold at once."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from upstack.inference.backtest.board import Board, Floats, View
+from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
+from upstack.inference.strategies.base import Ask, Propose, Strategy
+from upstack.inference.strategies.learned import Cascade, Precall, spokesman
+from upstack.inference.strategies.plain import Agree, Confidence, Single
+
+Rows = NDArray[np.int64]
+Kind = type[Single] | type[Agree] | type[Confidence] | type[Cascade] | type[Precall]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A row each: the score, and excess loss and cost in USD where the proposal is served, and where it is not."""
+
+    scores: Floats
+    excess: Floats  # of the proposal; what is escalated has none
+    served: Floats
+    escalated: Floats
+    routes: NDArray[np.int64]  # the column of the proposal
+
+    def at(self, threshold: float, rows: Rows) -> tuple[Floats, Floats]:
+        """Give excess and cost of these rows under a plan."""
+        trusted = self.scores[rows] <= threshold
+        return np.where(trusted, self.excess[rows], 0.0), np.where(trusted, self.served[rows], self.escalated[rows])
+
+
+def plain_table(board: Board, strategy: Strategy) -> Table:
+    """Let a strategy that learns nothing see every row."""
+    scores, routes, asked = [], [], []
+    for row in range(len(board.rows)):
+        view = View(board, row)
+        step = strategy.step(view)
+        while isinstance(step, Ask):
+            view.asked.append(step.route)
+            step = strategy.step(view)
+        assert isinstance(step, Propose)
+        scores.append(step.score)
+        routes.append(board.column[step.route])
+        asked.append(sum(board.costs[row, board.column[route]] for route in view.asked))
+        if step.route not in view.asked:
+            asked[-1] += board.costs[row, routes[-1]]
+    return _table(board, np.array(scores), np.array(routes), np.array(asked), np.array(asked))
+
+
+class Learned:
+    """A strategy with a learned score, before and after it is trained."""
+
+    def __init__(self, board: Board, kind: type[Cascade] | type[Precall], arms: tuple[str, ...]) -> None:
+        """`arms` from the best on."""
+        self.board, self.kind, self.arms = board, kind, arms
+        columns = [board.column[arm] for arm in arms]
+        count = len(board.rows)
+        own = board.costs[:, columns].sum(axis=1)
+        if kind is Precall:
+            self._routes = np.full(count, columns[0])
+            self._tried = np.zeros(count)
+        else:
+            self._routes = np.array([self._spokesman(row) for row in range(count)])
+            self._tried = own
+        self._own = own
+        self.targets = np.stack(
+            [board.losses[np.arange(count), self._routes], board.losses[:, 0], np.maximum(board.costs[:, 0], 1e-12)], 1
+        )
+        self.sheet = self._sheet()
+
+    def design(self, rows: Rows, recipe: Recipe) -> Design:
+        """Describe what is to be learned from these rows."""
+        return Design(self.sheet, rows, recipe)
+
+    def strategy(self, trained: Trained) -> Cascade | Precall:
+        """Make what is served."""
+        scorer = trained.scorer()
+        return Precall(self.arms[0], scorer) if self.kind is Precall else Cascade(self.arms, scorer)
+
+    def table(self, scores: Floats) -> Table:
+        """Say what becomes of all rows under these scores."""
+        return _table(self.board, scores, self._routes, self._own, self._tried)
+
+    def _spokesman(self, row: int) -> int:
+        if len(self.arms) == 1:
+            return self.board.column[self.arms[0]]
+        view = View(self.board, row)
+        return self.board.column[spokesman(self.arms, view)]
+
+    def _sheet(self) -> Sheet:
+        board = self.board
+        arms = () if self.kind is Precall else self.arms
+        columns = [board.column[arm] for arm in arms]
+        answers = [[each[arm] for arm in arms] for each in board.answers]
+        same = [[bool(row[one] == row[other]) for one, other in combinations(columns, 2)] for row in board.classes[:, :]] if len(arms) > 1 else [[]] * len(board.rows)
+        sources = [(-1, -1)] + ([(0, columns[0])] if len(arms) == 1 else [])
+        texts = [
+            (source, lambda at=at, kind=kind: board.counted(at, kind))
+            for source, at in sources
+            for kind in ("words", "characters")
+        ]
+        return Sheet(board.prompts, answers, same, texts)
+
+
+def worths(gains: Floats, costs: Floats) -> Floats:
+    """Rank by what is gained for what it costs, as `scorer.worth` does."""
+    return np.where(gains > 0, gains / costs, gains * costs)
+
+
+def _table(board: Board, scores: Floats, routes: NDArray[np.int64], own: Floats, tried: Floats) -> Table:
+    """`own`: what is asked until the proposal is served; `tried`: until it is escalated, the reference apart."""
+    excess = board.losses[np.arange(len(board.rows)), routes] - board.losses[:, 0]
+    return Table(scores, excess, own, tried + board.costs[:, 0], routes)

@@ -1,0 +1,81 @@
+"""Near-duplicates: which texts are so alike that one must not be learned from while another is evidence. Pure.
+
+Texts are alike where half of their shingles are the same (Jaccard >= 0.5): pairs of words, or five characters where
+there are no blanks. What every fiftieth text has is left out: a template with another number in it is no duplicate.
+MinHash finds the candidates, in 32 bands of 4: Broder, On the resemblance and containment of documents, 1997.
+Needs the extra `learn`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+_BANDS, _DEPTH = 32, 4
+_ALIKE = 0.5
+_COMMON = 0.02  # share of the texts from which on a shingle is part of a template
+_FEW = 10  # texts that may share a shingle in any case
+_COMPARED = 3  # members of a bucket that a newcomer is compared with
+_LONGEST = 20_000  # characters of a text that are looked at
+
+
+def clusters(texts: Sequence[str]) -> list[int]:
+    """Give for each text the index of the first one of its cluster, which may be itself."""
+    from rensa import RMinHash  # noqa: PLC0415 - an extra's
+
+    parents = list(range(len(texts)))
+    folded = [" ".join(text[:_LONGEST].casefold().split()) for text in texts]
+    first: dict[str, int] = {}
+    for index, text in enumerate(folded):
+        parents[index] = first.setdefault(text, index)
+    different = list(first.values())
+    sets = _without_templates([_shingles(folded[index]) for index in different])
+    kept = [(index, shingles) for index, shingles in zip(different, sets, strict=True) if shingles]
+    digests = RMinHash.digests_from_token_sets([list(each) for _, each in kept], _BANDS * _DEPTH, 1)
+    buckets: dict[tuple[int, ...], list[int]] = {}
+    for position, digest in enumerate(digests):
+        for band in range(_BANDS):
+            bucket = buckets.setdefault((band, *digest[band * _DEPTH : (band + 1) * _DEPTH]), [])
+            for other in bucket:
+                if _alike(kept[position][1], kept[other][1]):
+                    _join(parents, kept[position][0], kept[other][0])
+            if len(bucket) < _COMPARED:
+                bucket.append(position)
+    return [_root(parents, index) for index in range(len(texts))]
+
+
+def place_of(text: str, seed: int) -> float:
+    """Where in 0 to 1 a cluster stands, by the text it began with: for ever the same, whatever else there is."""
+    digest = hashlib.sha256(f"{seed}\0{text}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7]) / 2**56
+
+
+def _shingles(text: str) -> set[str]:
+    words = text.split(" ")
+    if len(text) > 15 * len(words):  # written without blanks
+        return {text[at : at + 5] for at in range(max(1, len(text) - 4))}
+    return {f"{one} {other}" for one, other in zip(words, words[1:], strict=False)} or {text}
+
+
+def _without_templates(sets: list[set[str]]) -> list[set[str]]:
+    counts = Counter(shingle for each in sets for shingle in each)
+    most = max(_FEW, _COMMON * len(sets))
+    return [{shingle for shingle in each if counts[shingle] <= most} for each in sets]
+
+
+def _alike(one: set[str], other: set[str]) -> bool:
+    both = len(one & other)
+    return both >= _ALIKE * (len(one) + len(other) - both)
+
+
+def _root(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = parents[index]
+    return index
+
+
+def _join(parents: list[int], one: int, other: int) -> None:
+    first, second = sorted((_root(parents, one), _root(parents, other)))
+    parents[second] = first

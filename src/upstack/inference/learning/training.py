@@ -1,0 +1,222 @@
+"""Trains scorers by scikit-learn (the extra `learn`), away from whatever serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import msgspec
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from upstack.inference.learning.grams import shorten
+from upstack.inference.learning.scorer import GRAMS, Block, Scorer, of
+from upstack.inference.learning.signs import Answer
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+_TWICE = 2  # rows that have a run: what only one has says nothing of others
+_STEPS = 300
+_TURNED = 1_500  # rows up to which that is worth it
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """How a scorer is trained."""
+
+    text: bool = True  # look at the words, and not at the signs alone
+    weight: float = 0.05  # of the signs beside the words, of which all of one kind together have length 1
+    looseness: float = 0.5  # the inverse of the penalty, C
+
+
+RECIPES = (Recipe(), Recipe(weight=0.3, looseness=0.3), Recipe(text=False, weight=0.3, looseness=0.1))
+
+
+class Counted:
+    """How often what runs occur in texts: counts once, for whatever is trained on some of them."""
+
+    def __init__(self, texts: Sequence[str], kind: str) -> None:
+        """`kind` is a name in GRAMS."""
+        self.kind = kind
+        names: dict[str, int] = {}
+        columns: list[int] = []
+        starts = [0]
+        grams = GRAMS[kind]
+        for text in texts:
+            columns += [names.setdefault(gram, len(names)) for gram in grams(shorten(text))]
+            starts.append(len(columns))
+        ones = np.ones(len(columns), np.float32)
+        matrix = sparse.csr_matrix((ones, np.array(columns, np.int32), np.array(starts)), (len(texts), len(names)))
+        matrix.sum_duplicates()
+        matrix.data = 1.0 + np.log(matrix.data)
+        self.matrix = matrix
+        self.names = np.array([*names, ""], object)[:-1]
+
+
+class Sheet:
+    """Requests, and the answers that a score may look at, ready to be trained on."""
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[Answer]],
+        same: Sequence[Sequence[bool]],
+        texts: Sequence[tuple[int, Callable[[], Counted]]],
+    ) -> None:
+        """One row each; `texts` are counted when they are first needed: (-1 for requests, else the arm's index)."""
+        self.arms = len(answers[0]) if len(answers) else 0
+        self.signs = np.array([of(*row) for row in zip(prompts, answers, same, strict=True)], float)
+        self._texts = texts
+
+    @cached_property
+    def counted(self) -> list[tuple[int, Counted]]:
+        """What occurs in the texts."""
+        return [(source, count()) for source, count in self._texts]
+
+
+class Design:
+    """How rows are described to what learns: fixed by some rows, without their losses, then the same for all.
+
+    With fewer rows than runs the rows themselves are turned into as few columns: a penalty on the length of the weights
+    does not see the difference, and learning takes a hundredth of the time.
+    """
+
+    def __init__(self, sheet: Sheet, rows: Rows, recipe: Recipe) -> None:
+        """Fix means, spreads, the vocabulary and what its words weigh."""
+        self.sheet, self.rows, self.recipe = sheet, rows, recipe
+        self.sources = sheet.counted if recipe.text else []
+        signs = sheet.signs[rows]
+        spread = signs.std(axis=0)
+        self.mean = signs.mean(axis=0)
+        self.scale = np.where(spread > 0, spread, 1.0) / recipe.weight
+        self.kept = [_kept(counted, rows) for _, counted in self.sources]
+        self.full = self.of(rows)
+        self._turn: Floats | None = None
+        self.turned: sparse.csr_matrix | Floats = self.full
+        if self.kept and len(rows) <= _TURNED:
+            squares, directions = np.linalg.eigh((self.full @ self.full.T).toarray())
+            some = squares > squares.max() * 1e-9
+            self._turn = directions[:, some] / np.sqrt(squares[some])
+            self.turned = directions[:, some] * np.sqrt(squares[some])
+
+    def of(self, rows: Rows) -> sparse.csr_matrix | Floats:
+        """Describe any rows of the sheet."""
+        plain = self.signs(rows)
+        if not self.kept:
+            return plain
+        parts = [sparse.csr_matrix(plain)]
+        for (_, counted), (columns, idf) in zip(self.sources, self.kept, strict=True):
+            part = counted.matrix[rows][:, columns].multiply(idf).tocsr()
+            norms = np.sqrt(np.asarray(part.multiply(part).sum(axis=1)).ravel())
+            parts.append(sparse.diags(1.0 / np.where(norms > 0, norms, 1.0)) @ part)
+        return sparse.hstack(parts).tocsr()
+
+    def signs(self, rows: Rows) -> Floats:
+        """Describe rows by their signs alone."""
+        result: Floats = (self.sheet.signs[rows] - self.mean) / self.scale
+        return result
+
+    def back(self, weights: Floats) -> Floats:
+        """Turn weights of the columns learned from into weights of what they came from."""
+        if self._turn is None:
+            return weights
+        result: Floats = self.full.T @ (self._turn @ weights)
+        return result
+
+
+class Trained:
+    """A scorer before it is made ready to serve."""
+
+    def __init__(self, design: Design, targets: Floats) -> None:
+        """Learn from the rows of the design; `targets` of all: the plan's loss, the reference's, its cost (above 0)."""
+        self._design = design
+        known = targets[design.rows]
+        heads = [_logistic(design.turned, known[:, head], design.recipe.looseness) for head in range(2)]
+        self._heads = [(design.back(weights), bias) for weights, bias in heads]
+        self._cost = _ridge(design.signs(design.rows), np.log(known[:, 2]))
+
+    def gains(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Give the gain and the cost of each of these rows, as `Scorer.gain` does."""
+        described = self._design.of(rows)
+        wrong, also = (_chance(described @ weights + bias) for weights, bias in self._heads)
+        weights, bias = self._cost
+        return wrong - also, np.exp(self._design.signs(rows) @ weights + bias)
+
+    def scorer(self) -> Scorer:
+        """Make what is served."""
+        design = self._design
+        width = len(design.mean)
+        weights = np.stack([*(learned[:width] for learned, _ in self._heads), self._cost[0]])
+        return Scorer(
+            design.sheet.arms,
+            tuple(design.mean.tolist()),
+            tuple(design.scale.tolist()),
+            tuple(tuple(row) for row in weights.tolist()),
+            (*(float(bias) for _, bias in self._heads), float(self._cost[1])),
+            tuple(self._blocks(width)),
+        )
+
+    def _blocks(self, start: int) -> Iterator[Block]:
+        design = self._design
+        for (source, counted), (columns, idf) in zip(design.sources, design.kept, strict=True):
+            several = np.zeros((len(columns), 3), np.float32)
+            for head, (learned, _) in enumerate(self._heads):
+                several[:, head] = learned[start : start + len(columns)] * idf
+            start += len(columns)
+            names = tuple(counted.names[columns].tolist())
+            yield Block(source, counted.kind, names, idf.astype(np.float32).tobytes(), several.tobytes())
+
+
+def out_of_fold(design: Design, folds: NDArray[np.int64], targets: Floats) -> tuple[Floats, Floats]:
+    """Score each row of the design by what the rows of other folds taught; `folds` and `targets` of all rows."""
+    rows = design.rows
+    known, fold = targets[rows], folds[rows]
+    gains, costs = np.zeros(len(rows)), np.ones(len(rows))
+    signs = design.signs(rows)
+    for each in np.unique(fold):
+        left, learnt = fold == each, fold != each
+        if not learnt.any():
+            continue
+        chances = []
+        for head in range(2):
+            weights, bias = _logistic(design.turned[learnt], known[learnt, head], design.recipe.looseness)
+            chances.append(_chance(design.turned[left] @ weights + bias))
+        gains[left] = chances[0] - chances[1]
+        weights, bias = _ridge(signs[learnt], np.log(known[learnt, 2]))
+        costs[left] = np.exp(signs[left] @ weights + bias)
+    return gains, costs
+
+
+def _kept(counted: Counted, rows: Rows) -> tuple[NDArray[np.int64], Floats]:
+    """Which columns at least two of the rows have, and how much each weighs: rare ones more."""
+    having = np.bincount(counted.matrix[rows].indices, minlength=counted.matrix.shape[1])
+    columns = np.flatnonzero(having >= _TWICE)
+    return columns, np.log((1 + len(rows)) / (1 + having[columns])) + 1.0
+
+
+def _chance(logits: Floats) -> Floats:
+    result: Floats = 0.5 * (1.0 + np.tanh(logits / 2.0))
+    return result
+
+
+def _logistic(design: sparse.csr_matrix | Floats, losses: Floats, looseness: float) -> tuple[Floats, float]:
+    """Fit a chance to losses in 0 to 1: each row counts as wrong by its loss, and as right by the rest."""
+    if losses.min() == losses.max() and losses[0] in (0.0, 1.0):
+        share = (losses.sum() + 0.5) / (len(losses) + 1)
+        return np.zeros(design.shape[1]), float(np.log(share / (1 - share)))
+    between = (losses > 0) & (losses < 1)
+    labels, weights = (losses > 0).astype(int), np.where(between, losses, 1.0)
+    if between.any():
+        stack = sparse.vstack if sparse.issparse(design) else np.vstack
+        design = stack([design, design[between]])
+        labels = np.concatenate([labels, np.zeros(int(between.sum()), int)])
+        weights = np.concatenate([weights, 1.0 - losses[between]])
+    model = LogisticRegression(C=looseness, max_iter=_STEPS).fit(design, labels, sample_weight=weights)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _ridge(design: Floats, values: Floats) -> tuple[Floats, float]:
+    model = Ridge(alpha=1.0).fit(design, values)
+    return model.coef_, float(model.intercept_)

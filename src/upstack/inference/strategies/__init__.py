@@ -1,0 +1,1 @@
+"""How plans are made: which route is asked, and when its answer is not trusted. Pure."""
