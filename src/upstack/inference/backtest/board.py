@@ -14,6 +14,7 @@ from upstack.core.errors import EvidenceError
 from upstack.core.traffic import RecordedAnswer, TrafficRow
 from upstack.inference.backtest.split import prompt_of
 from upstack.inference.graders.base import Grader
+from upstack.inference.learning import signs
 from upstack.inference.learning.grams import shorten
 from upstack.inference.learning.signs import Answer
 from upstack.inference.learning.training import Counted
@@ -63,6 +64,22 @@ class Board:
             texts = self.prompts if source < 0 else [texts[source] for texts in self.contents]
             self._counts[key] = Counted([shorten(text) for text in texts], kind)
         return self._counts[key]
+
+    @cached_property
+    def prompt_signs(self) -> Floats:
+        """How hard the requests look."""
+        return np.array([signs.of_prompt(prompt) for prompt in self.prompts], float)
+
+    def answer_signs(self, route: str) -> Floats:
+        """How the answers of a route look."""
+        if route not in self._signs:
+            rows = zip(self.prompts, self.answers, strict=True)
+            self._signs[route] = np.array([signs.of_answer(prompt, said[route]) for prompt, said in rows], float)
+        return self._signs[route]
+
+    @cached_property
+    def _signs(self) -> dict[str, Floats]:
+        return {}
 
     @cached_property
     def _counts(self) -> dict[tuple[int, str], Counted]:

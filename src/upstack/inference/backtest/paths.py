@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from math import erfc, log, log1p, sqrt
+from math import erfc, log, sqrt
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ _FOLDS = 5
 _FEWEST = 40  # rows to learn from
 _POINTS = 12  # thresholds of a path
 _GRID = np.linspace(0.05, 1.0, 39)  # shares of the rows to learn from that a threshold may serve
+_STAKES = np.linspace(0.04, 0.98, 24)  # of the largest
 _HOPE = 0.2  # of the best threshold's chance, below which the path ends
 _START = 1.5  # what the bettors' wealth falls by before the right one is found, as a logarithm
 
@@ -65,22 +66,21 @@ class Aim(msgspec.Struct, frozen=True):
 
     epsilon: float
     delta: float
-    checks: int  # that there will be
+    checks: int  # that there will be; 0: nothing is to be proved, the cheapest that seems no worse will do
 
     def chance(self, excess: Floats) -> float:
         """How likely the evidence will prove a plan that did so on the fit rows, about.
 
-        With n checks of a spread s it must stand below epsilon by s sqrt(2 log(1 / delta) / n), a little more for the
-        bettors to find out; what the fit rows say of it is as uncertain as they are few. One full loss more tempers it.
+        The best bettor's logarithm has to grow so much a check, on average; what the fit rows say of that is as uncertain
+        as they are few. One full loss more tempers it.
         """
-        seen = np.append(excess, 1.0)
-        spread, checks = float(seen.std()), max(1, self.checks)
-        needed = log(1 / self.delta) + _START
-        margin = self.epsilon - float(seen.mean())
-        if checks * log1p(max(0.0, margin) / (1.0 - self.epsilon)) < needed:
-            return 0.0  # the boldest bettor would not get there
-        lacking = spread * sqrt(2 * needed / checks) - margin
-        return 0.5 * erfc(lacking / (spread * sqrt(2 / len(seen) + 2 / checks)))
+        if not self.checks:
+            return float(np.append(excess, 1.0).mean() <= 0.0)
+        bets = np.outer(_STAKES / (1.0 - self.epsilon), self.epsilon - np.append(excess, 1.0))
+        gains = np.log1p(bets)
+        best = gains[gains.mean(axis=1).argmax()]
+        lacking = (log(1 / self.delta) + _START) / self.checks - float(best.mean())
+        return 0.5 * erfc(lacking / float(best.std() * sqrt(2 / len(best) + 2 / self.checks)))
 
 
 def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, aim: Aim) -> list[Prospect]:
@@ -119,6 +119,11 @@ def _judged(
     """Begin the path at the threshold that is likeliest to pass, and end it where there is little hope."""
     under = [table.at(threshold, fit) for threshold in thresholds]
     chances = [aim.chance(excess) for excess, _ in under]
+    if not aim.checks:
+        fine = [at for at in range(len(chances)) if chances[at]] or [0]
+        best = min(fine, key=lambda at: under[at][1].mean())
+        expected = float(under[best][1].mean()) if chances[best] else doing_nothing
+        return Prospect(path, table, (thresholds[best],), expected, chances[best])
     start = max(range(len(chances)), key=lambda at: chances[at])
     hopeful = [at for at in range(start, len(chances)) if chances[at] > _HOPE * chances[start]] or [start]
     picked = np.unique(np.linspace(start, hopeful[-1], min(_POINTS, hopeful[-1] - start + 1)).round().astype(int))

@@ -10,7 +10,7 @@ import msgspec
 from upstack.core.traffic import TrafficRow
 from upstack.inference.clusters import clusters, place_of
 
-FIT_SHARE = 0.4  # of the calibration rows
+FIT_SHARE = 0.3  # of the calibration rows
 
 
 class Split(msgspec.Struct, frozen=True):

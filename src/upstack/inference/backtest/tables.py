@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import msgspec
@@ -95,15 +96,14 @@ class Learned:
         board = self.board
         arms = () if self.kind is Precall else self.arms
         columns = [board.column[arm] for arm in arms]
-        answers = [[each[arm] for arm in arms] for each in board.answers]
-        same = [[bool(row[one] == row[other]) for one, other in combinations(columns, 2)] for row in board.classes[:, :]] if len(arms) > 1 else [[]] * len(board.rows)
-        sources = [(-1, -1)] + ([(0, columns[0])] if len(arms) == 1 else [])
+        same = np.array([board.classes[:, one] == board.classes[:, other] for one, other in combinations(columns, 2)])
+        agreement = [*same.astype(float), same.all(axis=0).astype(float)] if len(same) else []
+        parts = [board.prompt_signs, *(board.answer_signs(arm) for arm in arms), *(each[:, None] for each in agreement)]
+        sources = [(-1, -1), (0, columns[0])] if len(arms) == 1 else [(-1, -1)]
         texts = [
-            (source, lambda at=at, kind=kind: board.counted(at, kind))
-            for source, at in sources
-            for kind in ("words", "characters")
+            (source, partial(board.counted, at, kind)) for source, at in sources for kind in ("words", "characters")
         ]
-        return Sheet(board.prompts, answers, same, texts)
+        return Sheet(len(arms), np.hstack(parts), texts)
 
 
 def worths(gains: Floats, costs: Floats) -> Floats:

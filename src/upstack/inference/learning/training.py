@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from upstack.inference.learning.grams import shorten
-from upstack.inference.learning.scorer import GRAMS, Block, Scorer, of
-from upstack.inference.learning.signs import Answer
+from upstack.inference.learning.scorer import GRAMS, Block, Scorer
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -58,17 +57,9 @@ class Counted:
 class Sheet:
     """Requests, and the answers that a score may look at, ready to be trained on."""
 
-    def __init__(
-        self,
-        prompts: Sequence[str],
-        answers: Sequence[Sequence[Answer]],
-        same: Sequence[Sequence[bool]],
-        texts: Sequence[tuple[int, Callable[[], Counted]]],
-    ) -> None:
-        """One row each; `texts` are counted when they are first needed: (-1 for requests, else the arm's index)."""
-        self.arms = len(answers[0]) if len(answers) else 0
-        self.signs = np.array([of(*row) for row in zip(prompts, answers, same, strict=True)], float)
-        self._texts = texts
+    def __init__(self, arms: int, signs: Floats, texts: Sequence[tuple[int, Callable[[], Counted]]]) -> None:
+        """Rows of signs, as `scorer.of` puts them together; `texts` (-1: requests, else arms) are counted when needed."""
+        self.arms, self.signs, self._texts = arms, signs, texts
 
     @cached_property
     def counted(self) -> list[tuple[int, Counted]]:
