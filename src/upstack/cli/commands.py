@@ -269,3 +269,53 @@ def demo(
     from upstack.cli.demonstrating import run
 
     run(Wanted(traffic, prices, reference, candidate, requests, port, ledger), as_json=as_json)
+
+
+@app.command()
+def backtest(
+    traffic: Annotated[Path, typer.Argument(help="Recorded traffic (.jsonl or .jsonl.gz).")],
+    reference: Annotated[str | None, typer.Option(help="The route that losses are measured against.")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Cheaper ones, with commas between; default: all.")] = None,
+    strategy: Annotated[str, typer.Option(help="auto, single, agree, cascade or precall.")] = "auto",
+    grader: Annotated[
+        str | None, typer.Option(help="exact, contains, json or module:function; default: what the losses point to.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of the file, and of the configuration where it is there.")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="Excess loss that is tolerated.", show_default="0.02")] = None,
+    confidence: Annotated[float | None, typer.Option(help="How sure to be of that.", show_default="0.95")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Prices; default: STEM.prices.toml beside it, configuration, genai-prices.")
+    ] = None,
+    calibrate: Annotated[float, typer.Option(help="Share of the rows to learn from and to prove by.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Which rows are which.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw cost against loss into this SVG.")] = None,
+    config: ConfigOption = None,
+    *,
+    curve: Annotated[bool, typer.Option("--curve", help="CPT50, CPT80 and APGR, out of fold.")] = False,
+    uncertified: Annotated[bool, typer.Option("--uncertified", help="Take what seems no worse, without proof.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the cheapest plan that is proved good enough would have cost and lost on recorded traffic."""
+    from upstack.cli.backtesting import Given
+    from upstack.cli.backtesting import backtest as run
+
+    run(
+        Given(
+            traffic,
+            reference,
+            candidates,
+            strategy,
+            grader,
+            task,
+            max_loss,
+            confidence,
+            prices,
+            calibrate,
+            seed,
+            curve,
+            plot,
+            uncertified,
+            config,
+        ),
+        as_json=as_json,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,12 +17,13 @@ from upstack.application.data.generate import (
     SIMULATED_TASK,
     generate_traffic,
 )
+from upstack.application.data.recorded import prices_beside, prices_of
 from upstack.application.demo.roles import Roles, choose_roles
 from upstack.core.config import PriceConfig
 from upstack.core.errors import ConfigError
 from upstack.core.traffic import TrafficRow, read_traffic
-from upstack.core.types import Price, Provider
-from upstack.foundation.prices import list_version, load_prices_toml, price_for
+from upstack.core.types import Price
+from upstack.foundation.prices import list_version, load_prices_toml
 
 TASK = "demo"
 SIMULATED_REQUESTS = 300
@@ -87,7 +87,7 @@ def prepare(wanted: Wanted) -> Scenario:
         replace(row, answers={_PLACES[name]: answer for name, answer in row.answers.items()})
         for row in generate_traffic(wanted.requests or SIMULATED_REQUESTS)
     ]
-    prices = _prices(table, table)
+    prices = prices_of(table, table)
     roles = choose_roles(prices, wanted.reference, wanted.candidate)
     choice = _choice(wanted, prices)
     return Scenario("simulated traffic", None, rows, len(rows), 0, roles, prices, "made up", choice, None, table)
@@ -106,14 +106,14 @@ def configuration(scenario: Scenario, base_urls: Mapping[str, str]) -> str:
 
 
 def _recorded(wanted: Wanted, path: Path) -> Scenario:
-    price_file = wanted.prices or _beside(path)
+    price_file = wanted.prices or prices_beside(path)
     table = {} if price_file is None else load_prices_toml(price_file)
     # The file is read twice and never held: it may be far larger than what is sent.
     kinds = Counter(frozenset(row.answers) for row in read_traffic(path) if row.answers)
     names = sorted(frozenset[str]().union(*kinds))
     if not names:
         raise ConfigError(f"{path} holds no recorded answers, so there is nothing to replay")
-    prices = _prices(names, table)
+    prices = prices_of(names, table)
     roles = choose_roles(prices, wanted.reference, wanted.candidate)
     both = {roles.reference, roles.candidate}
     usable = sum(count for kind, count in kinds.items() if both <= kind)
@@ -151,23 +151,6 @@ def _spread(rows: Iterator[TrafficRow], usable: int, limit: int) -> Iterator[Tra
     for number, row in enumerate(rows):
         if number * limit // usable != (number - 1) * limit // usable:
             yield row
-
-
-def _beside(path: Path) -> Path | None:
-    """The prices that lie beside a file: zeroeval.jsonl.gz has zeroeval.prices.toml."""
-    stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    found = path.with_name(f"{stem}.prices.toml")
-    return found if found.exists() else None
-
-
-def _prices(names: Iterable[str], table: Mapping[str, PriceConfig]) -> dict[str, Price | None]:
-    """Each route's price as the gateway will find it."""
-    now = datetime.now(UTC)
-    found = {}
-    for name in names:
-        provider, _, model = name.partition("/")
-        found[name] = price_for(Provider(provider, "replay", "replay:"), model, table, (name,), now)
-    return found
 
 
 def _text(value: str) -> str:

@@ -57,6 +57,15 @@ class Board:
         known = np.array([[bool(text) for text in texts] for texts in self.contents])
         return {route: bool(known[:, at].any()) for at, route in enumerate(self.routes)}
 
+    def noise_floor(self) -> float | None:
+        """How often the reference differs from itself, where it was asked again; None where it never was."""
+        pairs = [
+            not self._grader.same(row.answers[self.routes[0]].content or "", sample)
+            for row in self.rows
+            for sample in row.answers[self.routes[0]].samples or ()
+        ]
+        return sum(pairs) / len(pairs) if pairs else None
+
     def counted(self, source: int, kind: str) -> Counted:
         """Count what occurs in requests (-1) or in the answers of a route, by its column."""
         key = (source, kind)

@@ -74,6 +74,25 @@ def backtest(board: Board, wanted: Wanted) -> Outcome:
     return _outcome(board, wanted, parts, choice, paths, tried)
 
 
+def nothing(wanted: Wanted, why: str, reference: str) -> Verdict:
+    """Say that nothing was done, and why."""
+    return Verdict(
+        reference=Side(0.0, None),
+        policy=Policy("reference", 0.0, None, (reference,)),
+        cost_ratio=1.0,
+        cost_ratio_all_in=1.0,
+        excess_loss=0.0,
+        excess_loss_interval=(-1.0, 1.0),
+        certified=False,
+        n_fit=0,
+        n_evidence=0,
+        n_test=0,
+        measured_share=0.0,
+        seed=wanted.seed,
+        why=why,
+    )
+
+
 def _proved(
     board: Board, paths: Sequence[Path], evidence: Rows, wanted: Wanted, aim: Aim
 ) -> tuple[Choice | None, list[Tried]]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from upstack.core.traffic import TrafficRow
 from upstack.inference.clusters import clusters, place_of
@@ -33,6 +35,12 @@ def split(rows: Sequence[TrafficRow], calibrate: float, seed: int, fit_share: fl
     test = [at for at in order if places[cluster[at]] >= calibrate]
     firsts = {cluster[at]: at for at in reversed(evidence)}
     return Split(fit, [at for at in evidence if firsts[cluster[at]] == at], test, cluster)
+
+
+def folds_of(rows: Sequence[TrafficRow], count: int = 5) -> NDArray[np.int64]:
+    """Put each cluster of near-duplicates into one of `count` folds."""
+    texts = [prompt_of(row) for row in rows]
+    return np.array([int(place_of(texts[first], 0) * count) for first in clusters(texts)])
 
 
 def prompt_of(row: TrafficRow) -> str:

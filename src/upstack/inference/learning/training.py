@@ -33,6 +33,15 @@ class Recipe(msgspec.Struct, frozen=True):
 RECIPES = (Recipe(), Recipe(weight=0.3, looseness=0.3), Recipe(text=False, weight=0.3, looseness=0.1))
 
 
+class Weighed(msgspec.Struct, frozen=True):
+    """Texts as some rows see them: what they have at least twice, by how rare it is, each text of length 1."""
+
+    columns: NDArray[np.int64]
+    idf: Floats
+    matrix: sparse.csr_matrix  # all rows by these columns
+    alike: Floats | None  # the rows' products with each other, where they are few
+
+
 class Counted:
     """How often what runs occur in texts: counts once, for whatever is trained on some of them."""
 
@@ -47,11 +56,28 @@ class Counted:
             columns += [names.setdefault(gram, len(names)) for gram in grams(shorten(text))]
             starts.append(len(columns))
         ones = np.ones(len(columns), np.float32)
-        matrix = sparse.csr_matrix((ones, np.array(columns, np.int32), np.array(starts)), (len(texts), len(names)))
-        matrix.sum_duplicates()
-        matrix.data = 1.0 + np.log(matrix.data)
-        self.matrix = matrix
+        self._matrix = sparse.csr_matrix((ones, np.array(columns, np.int32), starts), (len(texts), len(names)))
+        self._matrix.sum_duplicates()
+        self._matrix.data = 1.0 + np.log(self._matrix.data)
         self.names = np.array([*names, ""], object)[:-1]
+        self._last: tuple[bytes, Weighed] | None = None
+
+    def weighed(self, rows: Rows) -> Weighed:
+        """Weigh what occurs as these rows see it."""
+        key = rows.tobytes()
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._weigh(rows))
+        return self._last[1]
+
+    def _weigh(self, rows: Rows) -> Weighed:
+        having = np.bincount(self._matrix[rows].indices, minlength=self._matrix.shape[1])
+        columns = np.flatnonzero(having >= _TWICE)
+        idf = np.log((1 + len(rows)) / (1 + having[columns])) + 1.0
+        matrix = self._matrix[:, columns].multiply(idf).tocsr()
+        norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+        matrix = (sparse.diags(1.0 / np.where(norms > 0, norms, 1.0)) @ matrix).tocsr()
+        part = matrix[rows]
+        return Weighed(columns, idf, matrix, (part @ part.T).toarray() if len(rows) <= _TURNED else None)
 
 
 class Sheet:
@@ -70,39 +96,36 @@ class Sheet:
 class Design:
     """How rows are described to what learns: fixed by some rows, without their losses, then the same for all.
 
-    With fewer rows than runs the rows themselves are turned into as few columns: a penalty on the length of the weights
-    does not see the difference, and learning takes a hundredth of the time.
+    Rows that are fewer than the runs in them are turned into as few columns: a penalty on the length of the weights does
+    not see the difference, and learning takes a hundredth of the time.
     """
 
     def __init__(self, sheet: Sheet, rows: Rows, recipe: Recipe) -> None:
         """Fix means, spreads, the vocabulary and what its words weigh."""
         self.sheet, self.rows, self.recipe = sheet, rows, recipe
-        self.sources = sheet.counted if recipe.text else []
         signs = sheet.signs[rows]
         spread = signs.std(axis=0)
         self.mean = signs.mean(axis=0)
         self.scale = np.where(spread > 0, spread, 1.0) / recipe.weight
-        self.kept = [_kept(counted, rows) for _, counted in self.sources]
-        self.full = self.of(rows)
+        self.sources = sheet.counted if recipe.text else []
+        self.texts = [counted.weighed(rows) for _, counted in self.sources]
         self._turn: Floats | None = None
-        self.turned: sparse.csr_matrix | Floats = self.full
-        if self.kept and len(rows) <= _TURNED:
-            squares, directions = np.linalg.eigh((self.full @ self.full.T).toarray())
-            some = squares > squares.max() * 1e-9
-            self._turn = directions[:, some] / np.sqrt(squares[some])
-            self.turned = directions[:, some] * np.sqrt(squares[some])
+        alike = [text.alike for text in self.texts if text.alike is not None]
+        if not alike:
+            self.turned: sparse.csr_matrix | Floats = self.of(rows)
+            return
+        plain = self.signs(rows)
+        squares, directions = np.linalg.eigh(plain @ plain.T + sum(alike))
+        some = squares > squares.max() * 1e-9
+        self._turn = directions[:, some] / np.sqrt(squares[some])
+        self.turned = directions[:, some] * np.sqrt(squares[some])
 
     def of(self, rows: Rows) -> sparse.csr_matrix | Floats:
         """Describe any rows of the sheet."""
         plain = self.signs(rows)
-        if not self.kept:
+        if not self.texts:
             return plain
-        parts = [sparse.csr_matrix(plain)]
-        for (_, counted), (columns, idf) in zip(self.sources, self.kept, strict=True):
-            part = counted.matrix[rows][:, columns].multiply(idf).tocsr()
-            norms = np.sqrt(np.asarray(part.multiply(part).sum(axis=1)).ravel())
-            parts.append(sparse.diags(1.0 / np.where(norms > 0, norms, 1.0)) @ part)
-        return sparse.hstack(parts).tocsr()
+        return sparse.hstack([sparse.csr_matrix(plain), *(text.matrix[rows] for text in self.texts)]).tocsr()
 
     def signs(self, rows: Rows) -> Floats:
         """Describe rows by their signs alone."""
@@ -113,7 +136,7 @@ class Design:
         """Turn weights of the columns learned from into weights of what they came from."""
         if self._turn is None:
             return weights
-        result: Floats = self.full.T @ (self._turn @ weights)
+        result: Floats = self.of(self.rows).T @ (self._turn @ weights)
         return result
 
 
@@ -151,13 +174,14 @@ class Trained:
 
     def _blocks(self, start: int) -> Iterator[Block]:
         design = self._design
-        for (source, counted), (columns, idf) in zip(design.sources, design.kept, strict=True):
-            several = np.zeros((len(columns), 3), np.float32)
+        for (source, counted), text in zip(design.sources, design.texts, strict=True):
+            width = len(text.columns)
+            several = np.zeros((width, 3), np.float32)
             for head, (learned, _) in enumerate(self._heads):
-                several[:, head] = learned[start : start + len(columns)] * idf
-            start += len(columns)
-            names = tuple(counted.names[columns].tolist())
-            yield Block(source, counted.kind, names, idf.astype(np.float32).tobytes(), several.tobytes())
+                several[:, head] = learned[start : start + width] * text.idf
+            start += width
+            names = tuple(counted.names[text.columns].tolist())
+            yield Block(source, counted.kind, names, text.idf.astype(np.float32).tobytes(), several.tobytes())
 
 
 def out_of_fold(design: Design, folds: NDArray[np.int64], targets: Floats) -> tuple[Floats, Floats]:
@@ -178,13 +202,6 @@ def out_of_fold(design: Design, folds: NDArray[np.int64], targets: Floats) -> tu
         weights, bias = _ridge(signs[learnt], np.log(known[learnt, 2]))
         costs[left] = np.exp(signs[left] @ weights + bias)
     return gains, costs
-
-
-def _kept(counted: Counted, rows: Rows) -> tuple[NDArray[np.int64], Floats]:
-    """Which columns at least two of the rows have, and how much each weighs: rare ones more."""
-    having = np.bincount(counted.matrix[rows].indices, minlength=counted.matrix.shape[1])
-    columns = np.flatnonzero(having >= _TWICE)
-    return columns, np.log((1 + len(rows)) / (1 + having[columns])) + 1.0
 
 
 def _chance(logits: Floats) -> Floats:

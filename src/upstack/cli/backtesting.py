@@ -1,0 +1,193 @@
+"""`upstack backtest`: what any policy would have cost and lost on recorded traffic."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from upstack.application.backtest import Asked, Report, run
+from upstack.cli.options import config_path
+from upstack.cli.output import Name, counted, new_grid, new_table, print_json, say, show
+from upstack.core.config import Config, load_config
+from upstack.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from upstack.inference.backtest.run import Wanted
+    from upstack.inference.backtest.verdict import Verdict
+
+_SHOWN = 10  # plans
+
+
+class Given(NamedTuple):
+    """The command line."""
+
+    traffic: Path
+    reference: str | None
+    candidates: str | None
+    strategy: str
+    grader: str | None
+    task: str | None
+    max_loss: float | None
+    confidence: float | None
+    prices: Path | None
+    calibrate: float
+    seed: int
+    curve: bool
+    plot: Path | None
+    uncertified: bool
+    config: Path | None
+
+
+def backtest(given: Given, *, as_json: bool) -> None:
+    """Run it and print it."""
+    if importlib.util.find_spec("sklearn") is None or importlib.util.find_spec("rensa") is None:
+        raise ConfigError("A backtest learns from the rows: install Upstack with its extra, pip install 'upstack[learn]'")
+    config = load_config(config_path(given.config))
+    asked, wanted = _asked(given, config)
+    report = run(asked, wanted, config.prices, (lambda _: None) if as_json else _progress)
+    if given.plot is not None:
+        _plot(report, given.plot, wanted)
+    if as_json:
+        print_json(_json(report))
+    else:
+        _print(report, asked, wanted, given)
+
+
+def _asked(given: Given, config: Config) -> tuple[Asked, Wanted]:
+    """Complete what the command line says by what the task of the configuration does."""
+    from upstack.inference.backtest.paths import STRATEGIES  # noqa: PLC0415 - numpy is an extra's
+    from upstack.inference.backtest.run import Wanted  # noqa: PLC0415
+
+    task = config.tasks.get(given.task) if given.task is not None else None
+    reference = given.reference or (task.reference if task else None)
+    if reference is None:
+        raise ConfigError("Name the route that losses are measured against: --reference PROVIDER/MODEL")
+    if given.strategy not in STRATEGIES:
+        raise ConfigError(f'--strategy "{given.strategy}": expected one of {", ".join(STRATEGIES)}')
+    candidates = tuple(part.strip() for part in (given.candidates or "").split(",") if part.strip())
+    if not candidates and task is not None:
+        candidates = task.candidates
+    max_loss = given.max_loss if given.max_loss is not None else task.max_loss if task else 0.02
+    confidence = given.confidence if given.confidence is not None else task.confidence if task else 0.95
+    for name, value, low, high in (
+        ("--max-loss", max_loss, 0.0, 1.0),
+        ("--confidence", confidence, 0.0, 1.0),
+        ("--calibrate", given.calibrate, 0.0, 1.0),
+    ):
+        if not low < value < high and not (name == "--max-loss" and given.uncertified and value == 0.0):
+            raise ConfigError(f"{name} {value:g}: lies between {low:g} and {high:g}")
+    return (
+        Asked(
+            given.traffic,
+            reference,
+            candidates,
+            given.grader or (task.grader if task else None),
+            dict(task.fields) if task else None,
+            given.prices,
+            given.task,
+            given.curve,
+        ),
+        Wanted(given.strategy, max_loss, confidence, given.calibrate, given.seed, not given.uncertified),
+    )
+
+
+def _progress(text: str) -> None:
+    say(f"{text} ...", style="dim", stderr=True)
+
+
+def _plot(report: Report, path: Path, wanted: Wanted) -> None:
+    from upstack.inference.backtest.plot import draw  # noqa: PLC0415
+
+    several = len(report.tasks) > 1
+    for name, verdict in report.tasks.items():
+        place = path.with_name(f"{path.stem}-{name}{path.suffix}") if several else path
+        try:
+            place.write_text(draw(verdict, f"{name}, against {verdict.policy.routes[-1]}", wanted.max_loss), "utf-8")
+        except OSError as error:
+            raise ConfigError(f"--plot {place}: {error.strerror}") from None
+
+
+def _json(report: Report) -> dict[str, object]:
+    total: dict[str, object] = msgspec.to_builtins(report.total)
+    tasks: dict[str, dict[str, object]] = msgspec.to_builtins(report.tasks)
+    for name, curves in report.curves.items():
+        tasks[name]["curves"] = msgspec.to_builtins(curves)
+    curves = [each for ranked in report.curves.values() for each in ranked]
+    if curves:
+        total["curves"] = msgspec.to_builtins(curves)
+        total["curve"] = msgspec.to_builtins(max(curves, key=lambda each: each.strategy == "cascade"))
+    return {**total, "tasks": tasks}
+
+
+def _print(report: Report, asked: Asked, wanted: Wanted, given: Given) -> None:
+    for name, verdict in report.tasks.items():
+        _print_task(name, verdict, asked, wanted)
+        for each in report.curves.get(name, ()):
+            say(
+                f"Out of fold, {each.strategy} {each.candidate}: CPT50 {each.cpt50:.1f}%, CPT80 {each.cpt80:.1f}%,"
+                f" APGR {each.apgr:.3f}"
+            )
+    if len(report.tasks) > 1:
+        _print_task(f"all {len(report.tasks)} tasks", report.total, asked, wanted)
+    if given.plot is not None:
+        say(f"Drawn: {given.plot}")
+
+
+def _print_task(name: str, verdict: Verdict, asked: Asked, wanted: Wanted) -> None:
+    say(f"\n{name}", style="bold")
+    if verdict.n_test:
+        _print_policy(verdict, asked)
+    if verdict.tried:
+        _print_tried(verdict)
+    if verdict.certified:
+        say(
+            f"Certified: its loss exceeds the reference's by at most {wanted.max_loss:g}, with confidence"
+            f" {wanted.confidence:g}, on {counted(verdict.n_evidence, 'check')}.",
+            style="bold green",
+        )
+    elif wanted.certified:
+        say(f"No certified saving. {verdict.why}.", style="bold yellow")
+        if verdict.way_on:
+            say(f"The way on: {verdict.way_on}.")
+    else:
+        say("Nothing is certified: this plan seemed no worse on the rows it was chosen by.", style="yellow")
+
+
+def _print_policy(verdict: Verdict, asked: Asked) -> None:
+    low, high = verdict.excess_loss_interval
+    policy = verdict.policy
+    grid = new_grid(2)
+    grid.add_row("plan", f"{policy.strategy}: {', then '.join(policy.routes)}")
+    grid.add_row("cost", f"{verdict.cost_ratio:.3f} of {asked.reference}'s; with calibration {verdict.cost_ratio_all_in:.3f}")
+    grid.add_row("loss", f"{_loss(policy.loss)}, the reference's {_loss(verdict.reference.loss)}")
+    grid.add_row("excess", f"{verdict.excess_loss:+.4f}, in {low:+.4f} to {high:+.4f}")
+    grid.add_row("rows", f"{verdict.n_fit:,} to learn from, {verdict.n_evidence:,} evidence, {verdict.n_test:,} test")
+    if verdict.grader is not None:
+        grid.add_row("grader", f"{verdict.grader}; {verdict.labelled_share:.0%} of the rows have a label")
+    if verdict.left_out:
+        grid.add_row("left out", f"{counted(verdict.left_out, 'row')} without all answers")
+    show(grid)
+
+
+def _print_tried(verdict: Verdict) -> None:
+    table = new_table("plan", "routes", "cost", "excess", "at most", "judged on", "", right=("cost", "excess", "at most"))
+    for each in verdict.tried[:_SHOWN]:
+        state = "proved" if each.proved else f"{each.checks_left:,} more" if each.checks_left else ""
+        table.add_row(
+            each.strategy,
+            Name(*each.routes[:-1]),
+            f"{each.cost_ratio:.3f}",
+            f"{each.excess_loss:+.4f}",
+            f"{each.high:+.4f}",
+            each.judged_on,
+            state,
+        )
+    table.add_row("do nothing", Name(verdict.tried[0].routes[-1]), "1.000", "+0.0000", "+0.0000", "", "")
+    show(table)
+
+
+def _loss(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
