@@ -44,7 +44,9 @@ class Given(NamedTuple):
 def backtest(given: Given, *, as_json: bool) -> None:
     """Run it and print it."""
     if importlib.util.find_spec("sklearn") is None or importlib.util.find_spec("rensa") is None:
-        raise ConfigError("A backtest learns from the rows: install Upstack with its extra, pip install 'upstack[learn]'")
+        raise ConfigError(
+            "A backtest learns from the rows: install Upstack with its extra, pip install 'upstack[learn]'"
+        )
     config = load_config(config_path(given.config))
     asked, wanted = _asked(given, config)
     report = run(asked, wanted, config.prices, (lambda _: None) if as_json else _progress)
@@ -161,7 +163,9 @@ def _print_policy(verdict: Verdict, asked: Asked) -> None:
     policy = verdict.policy
     grid = new_grid(2)
     grid.add_row("plan", f"{policy.strategy}: {', then '.join(policy.routes)}")
-    grid.add_row("cost", f"{verdict.cost_ratio:.3f} of {asked.reference}'s; with calibration {verdict.cost_ratio_all_in:.3f}")
+    grid.add_row(
+        "cost", f"{verdict.cost_ratio:.3f} of {asked.reference}'s; with calibration {verdict.cost_ratio_all_in:.3f}"
+    )
     grid.add_row("loss", f"{_loss(policy.loss)}, the reference's {_loss(verdict.reference.loss)}")
     grid.add_row("excess", f"{verdict.excess_loss:+.4f}, in {low:+.4f} to {high:+.4f}")
     grid.add_row("rows", f"{verdict.n_fit:,} to learn from, {verdict.n_evidence:,} evidence, {verdict.n_test:,} test")
@@ -173,7 +177,9 @@ def _print_policy(verdict: Verdict, asked: Asked) -> None:
 
 
 def _print_tried(verdict: Verdict) -> None:
-    table = new_table("plan", "routes", "cost", "excess", "at most", "judged on", "", right=("cost", "excess", "at most"))
+    table = new_table(
+        "plan", "routes", "cost", "excess", "at most", "judged on", "", right=("cost", "excess", "at most")
+    )
     for each in verdict.tried[:_SHOWN]:
         state = "proved" if each.proved else f"{each.checks_left:,} more" if each.checks_left else ""
         table.add_row(

@@ -292,7 +292,9 @@ def backtest(
     config: ConfigOption = None,
     *,
     curve: Annotated[bool, typer.Option("--curve", help="CPT50, CPT80 and APGR, out of fold.")] = False,
-    uncertified: Annotated[bool, typer.Option("--uncertified", help="Take what seems no worse, without proof.")] = False,
+    uncertified: Annotated[
+        bool, typer.Option("--uncertified", help="Take what seems no worse, without proof.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the cheapest plan that is proved good enough would have cost and lost on recorded traffic."""

@@ -90,7 +90,9 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_usd: float | None = None  # what a good answer is worth
     maturity_days: float = 0.0  # in which an answer without an outcome is not yet known to be good or bad
     on_unprofitable: Literal["report", "refuse"] = "report"  # what becomes of a request expected to cost more than that
-    grader: str | None = None  # "exact", "contains", each with normalisers ("exact:number"), "json", or "module:function"
+    grader: str | None = (
+        None  # "exact", "contains", each with normalisers ("exact:number"), "json", or "module:function"
+    )
     fields: dict[str, float] = {}  # weights of the JSON grader's fields; 1 where none is said, 0 leaves one out
     max_loss: float = 0.02  # excess loss over the reference's that is tolerated
     confidence: float = 0.95  # that it is not above that

@@ -25,7 +25,8 @@ def clusters(texts: Sequence[str]) -> list[int]:
     from rensa import RMinHash  # noqa: PLC0415 - an extra's
 
     parents = list(range(len(texts)))
-    folded = [" ".join(text[:_LONGEST].casefold().split()) for text in texts]
+    encodable = [text[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
+    folded = [" ".join(text.casefold().split()) for text in encodable]
     first: dict[str, int] = {}
     for index, text in enumerate(folded):
         parents[index] = first.setdefault(text, index)

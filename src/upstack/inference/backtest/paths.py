@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upstack.inference.backtest.board import Board, Floats
+from upstack.inference.backtest.order import Option
 from upstack.inference.backtest.tables import Learned, Rows, Table, plain_table, worths
 from upstack.inference.learning.training import RECIPES, Trained, out_of_fold
 from upstack.inference.strategies.base import Strategy
@@ -19,46 +20,46 @@ from upstack.inference.strategies.plain import Agree, Confidence, Single
 
 STRATEGIES = ("auto", "single", "agree", "cascade", "precall")
 _PAIRS = 60  # of the cheapest candidates that agreement is tried with
+_UNSHRUNK = 6  # pairs that cannot say what is usual
 _BEST_PAIRS = 8  # that a third is tried with
 _THIRDS = 12
 _LEARNED = 4  # candidates, and groups of them, that something is learned about
 _FOLDS = 5
 _FEWEST = 40  # rows to learn from
-_POINTS = 12  # thresholds of a path
 _GRID = np.linspace(0.05, 1.0, 39)  # shares of the rows to learn from that a threshold may serve
 _STAKES = np.linspace(0.04, 0.98, 24)  # of the largest
-_HOPE = 0.2  # of the best threshold's chance, below which the path ends
 _START = 1.5  # what the bettors' wealth falls by before the right one is found, as a logarithm
 
 
-class Path(msgspec.Struct, frozen=True):
-    """A strategy with its thresholds from the most to the least conservative, as they were fixed on the fit rows."""
+class Prospect(msgspec.Struct, frozen=True):
+    """A strategy with its arms: what the fit rows promise of it, and what it would do with all rows."""
 
     name: str
     arms: tuple[str, ...]
-    table: Table
-    thresholds: tuple[float, ...]
+    fitted: Table  # with scores out of fold where there is something learned
+    options: tuple[Option, ...]  # by threshold
     learned: Learned | None = None
     trained: Trained | None = None
     plain: Strategy | None = None
 
+    def best(self) -> float:
+        """What it promises to save, in USD a request, at its best threshold."""
+        return max((each.chance * (self.doing_nothing - each.cost) for each in self.options), default=0.0)
+
+    doing_nothing: float = 0.0
+
+    def table(self) -> Table:
+        """What it would do, as trained on all fit rows: nothing of it changes from here on."""
+        if self.learned is None or self.trained is None:
+            return self.fitted
+        return self.learned.table(worths(*self.trained.gains(np.arange(len(self.learned.board.rows)))))
+
     def strategy(self) -> Strategy:
         """Make what is served."""
-        if self.plain is not None:
+        if self.learned is None or self.trained is None:
+            assert self.plain is not None
             return self.plain
-        assert self.learned is not None
-        assert self.trained is not None
         return self.learned.strategy(self.trained)
-
-
-class Prospect(msgspec.Struct, frozen=True):
-    """A path before its last training: what the fit rows promise of it."""
-
-    path: Path
-    fitted: Table  # with scores out of fold where there is something learned
-    thresholds: tuple[float, ...]
-    expected: float  # USD a request, what is not likely to pass at the reference's cost
-    chance: float  # that its first threshold passes
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -66,72 +67,68 @@ class Aim(msgspec.Struct, frozen=True):
 
     epsilon: float
     delta: float
+    doing_nothing: float  # USD a request
     checks: int  # that there will be; 0: nothing is to be proved, the cheapest that seems no worse will do
 
-    def chance(self, excess: Floats) -> float:
+    def chance(self, excess: Floats, shift: float | None = None) -> float:
         """How likely the evidence will prove a plan that did so on the fit rows, about.
 
         The best bettor's logarithm has to grow so much a check, on average; what the fit rows say of that is as uncertain
-        as they are few. One full loss more tempers it.
+        as they are few. `shift` is what is known besides of how far off their mean is; without it, one full loss more
+        tempers the hope.
         """
+        if shift is None:
+            excess, shift = np.append(excess, 1.0), 0.0
         if not self.checks:
-            return float(np.append(excess, 1.0).mean() <= 0.0)
-        bets = np.outer(_STAKES / (1.0 - self.epsilon), self.epsilon - np.append(excess, 1.0))
-        gains = np.log1p(bets)
-        best = gains[gains.mean(axis=1).argmax()]
-        lacking = (log(1 / self.delta) + _START) / self.checks - float(best.mean())
-        return 0.5 * erfc(lacking / float(best.std() * sqrt(2 / len(best) + 2 / self.checks)))
+            return float(excess.mean() + shift <= 0.0)
+        stakes = _STAKES / (1.0 - self.epsilon)
+        gains = np.log1p(np.outer(stakes, self.epsilon - excess))
+        means = gains.mean(axis=1) - stakes * shift
+        at = int(means.argmax())
+        best = gains[at]
+        lacking = (log(1 / self.delta) + _START) / self.checks - float(means[at])
+        return 0.5 * erfc(lacking / float(max(best.std(), 1e-9) * sqrt(2 / len(best) + 2 / self.checks)))
 
 
 def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, aim: Aim) -> list[Prospect]:
     """Try strategies on the fit rows; the most promising first. `cluster` of all rows: none is in two folds."""
-    found = [_prospect("single", Single(route), board, fit, aim) for route in board.routes[1:]]
+
+    def plain(each: Strategy) -> Prospect:
+        return _plain(each, plain_table(board, each), fit, aim)
+
+    found = [plain(Single(route)) for route in board.routes[1:]]
     if wanted in ("auto", "agree"):
         found += _agreeing(board, fit, aim)
     if wanted in ("auto", "cascade"):
-        found += [_prospect("confidence", each, board, fit, aim) for each in _confident(board, fit)]
+        found += [plain(each) for each in _confident(board, fit)]
     if wanted in ("auto", "cascade", "precall"):
         found += _learning(board, fit, cluster, wanted, aim, found)
     if wanted not in ("auto", "single"):
-        found = [each for each in found if each.path.name != "single"]
-    return sorted(found, key=lambda each: each.expected)
+        found = [each for each in found if each.name != "single"]
+    return sorted(found, key=lambda each: -each.best())
 
 
-def finish(prospect: Prospect, fit: Rows) -> Path:
-    """Train what is learned on all fit rows, and fix the thresholds: nothing of the path changes from here on."""
-    path = prospect.path
-    if path.learned is None:
-        return msgspec.structs.replace(path, thresholds=prospect.thresholds)
-    assert path.trained is not None
-    rows = np.arange(len(path.learned.board.rows))
-    scores = worths(*path.trained.gains(rows))
-    return msgspec.structs.replace(path, thresholds=prospect.thresholds, table=path.learned.table(scores))
+def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequence[float] | None = None) -> Prospect:
+    thresholds = sorted(set(table.scores[fit].tolist()))
+    return Prospect(
+        type(strategy).__name__.lower(),
+        strategy.arms,
+        table,
+        _options(table, thresholds, fit, aim, shifts),
+        plain=strategy,
+        doing_nothing=aim.doing_nothing,
+    )
 
 
-def _prospect(name: str, strategy: Strategy, board: Board, fit: Rows, aim: Aim) -> Prospect:
-    table = plain_table(board, strategy)
-    return _judged(Path(name, strategy.arms, table, (), plain=strategy), table, sorted(set(table.scores[fit].tolist())), fit, aim, board.costs[fit, 0].mean())
-
-
-def _judged(
-    path: Path, table: Table, thresholds: Sequence[float], fit: Rows, aim: Aim, doing_nothing: float
-) -> Prospect:
-    """Begin the path at the threshold that is likeliest to pass, and end it where there is little hope."""
-    under = [table.at(threshold, fit) for threshold in thresholds]
-    chances = [aim.chance(excess) for excess, _ in under]
-    if not aim.checks:
-        fine = [at for at in range(len(chances)) if chances[at]] or [0]
-        best = min(fine, key=lambda at: under[at][1].mean())
-        expected = float(under[best][1].mean()) if chances[best] else doing_nothing
-        return Prospect(path, table, (thresholds[best],), expected, chances[best])
-    start = max(range(len(chances)), key=lambda at: chances[at])
-    hopeful = [at for at in range(start, len(chances)) if chances[at] > _HOPE * chances[start]] or [start]
-    picked = np.unique(np.linspace(start, hopeful[-1], min(_POINTS, hopeful[-1] - start + 1)).round().astype(int))
-    passing = np.minimum.accumulate([chances[at] for at in picked])
-    costs = [float(under[at][1].mean()) for at in picked]
-    stops = passing - np.append(passing[1:], 0.0)  # how likely each is the furthest that passes
-    expected = float(stops @ costs) + (1.0 - float(passing[0])) * doing_nothing
-    return Prospect(path, table, tuple(thresholds[at] for at in picked), expected, chances[start])
+def _options(
+    table: Table, thresholds: Sequence[float], fit: Rows, aim: Aim, shifts: Sequence[float] | None = None
+) -> tuple[Option, ...]:
+    found = []
+    for at, threshold in enumerate(thresholds):
+        excess, costs = table.at(threshold, fit)
+        chance = aim.chance(excess, None if shifts is None else shifts[at])
+        found.append(Option(-1, threshold, float(costs.mean()), chance))
+    return tuple(found)
 
 
 def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
@@ -141,18 +138,51 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
     pairs = sorted(combinations(usable, 2), key=lambda pair: costs[list(pair)].sum())
     pairs = [pair for pair in pairs if costs[list(pair)].sum() < costs[0]][:_PAIRS]
 
-    def tried(columns: Sequence[int]) -> Prospect:
-        first, second = sorted(columns[:2], key=lambda at: losses[at])
-        arms = tuple(board.routes[at] for at in (first, second, *columns[2:]))
-        return _prospect("agree", Agree(arms), board, fit, aim)
+    def tables(groups: Sequence[Sequence[int]]) -> list[tuple[Agree, Table]]:
+        ordered = [(*sorted(group[:2], key=lambda at: losses[at]), *group[2:]) for group in groups]
+        agrees = [Agree(tuple(board.routes[at] for at in group)) for group in ordered]
+        return [(each, plain_table(board, each)) for each in agrees]
 
-    two = sorted(((tried(pair), pair) for pair in pairs), key=lambda each: each[0].expected)
-    three = [
-        tried((*pair, third))
-        for _, pair in two[:_BEST_PAIRS]
+    def prospects(agreeing: list[tuple[Agree, Table]], known: list[list[float]]) -> list[Prospect]:
+        return [_plain(each, table, fit, aim, shifts) for (each, table), shifts in zip(agreeing, known, strict=True)]
+
+    two = tables(pairs)
+    shifts = _shrunk(board, fit, two, 0.0)
+    found = prospects(two, [[shift] * 3 for shift in shifts])
+    best = sorted(zip(found, pairs, shifts, strict=True), key=lambda each: -each[0].best())[:_BEST_PAIRS]
+    thirds = [
+        (pair, shift, third)
+        for _, pair, shift in best
         for third in sorted(set(usable) - set(pair), key=lambda at: costs[at])[:_THIRDS]
     ]
-    return [each for each, _ in two] + three
+    three = tables([(*pair, third) for pair, _, third in thirds])
+    more = _shrunk(board, fit, three, 1.0)
+    pairs_alone = [shift for _, shift, _ in thirds]
+    return found + prospects(three, [[one, other, other] for one, other in zip(pairs_alone, more, strict=True)])
+
+
+def _shrunk(board: Board, fit: Rows, agreeing: Sequence[tuple[Agree, Table]], threshold: float) -> list[float]:
+    """How much to move the excess of each pair: what few rows say of one is mostly chance.
+
+    It goes towards what pairs with arms as good as these, which agree as often, have on average: Efron and Morris, Data
+    analysis using Stein's estimator and its generalizations, JASA 70 (1975).
+    """
+    if len(agreeing) <= _UNSHRUNK:
+        return [0.0] * len(agreeing)
+    excess = np.array([table.at(threshold, fit)[0] for _, table in agreeing])
+    seen, noise = excess.mean(axis=1), float((excess.var(axis=1) / len(fit)).mean())
+    arms = np.array(
+        [
+            sorted(board.losses[np.ix_(fit, [board.column[arm] for arm in each.arms])].mean(axis=0))
+            for each, _ in agreeing
+        ]
+    )
+    agree = np.array([(table.scores[fit] <= threshold).mean() for _, table in agreeing])
+    known = np.column_stack([np.ones(len(agreeing)), arms, agree])
+    usual = known @ np.linalg.lstsq(known, seen, rcond=None)[0]
+    left = max(0.0, float((seen - usual).var()) - noise)
+    moved: list[float] = ((usual - seen) * noise / max(noise + left, 1e-12)).tolist()
+    return moved
 
 
 def _confident(board: Board, fit: Rows) -> Iterator[Confidence]:
@@ -171,7 +201,7 @@ def _learning(
     folds = np.array([place % _FOLDS for place in cluster])
     ranked = sorted(range(1, len(board.routes)), key=lambda at: losses[at] + costs[at] / max(costs[0], 1e-12))
     best = [board.routes[at] for at in ranked[:_LEARNED] if costs[at] < costs[0]]
-    kinds: list[tuple[type[Cascade] | type[Precall], tuple[str, ...]]] = []
+    kinds: list[tuple[type[Cascade | Precall], tuple[str, ...]]] = []
     if wanted in ("auto", "precall"):
         kinds += [(Precall, (route,)) for route in best]
     if wanted in ("auto", "cascade"):
@@ -185,9 +215,9 @@ def _learning(
 
 def _groups(plain: Sequence[Prospect]) -> list[tuple[str, ...]]:
     """Pairs and threes of routes that agree best."""
-    agreeing = sorted((each for each in plain if each.path.name == "agree"), key=lambda each: each.expected)
-    two = [each.path.arms for each in agreeing if len(each.path.arms) == 2][:_LEARNED]  # noqa: PLR2004 - a pair
-    three = [each.path.arms for each in agreeing if len(each.path.arms) == 3][: _LEARNED // 2]  # noqa: PLR2004
+    agreeing = sorted((each for each in plain if each.name == "agree"), key=lambda each: -each.best())
+    two = [each.arms for each in agreeing if len(each.arms) == 2][:_LEARNED]
+    three = [each.arms for each in agreeing if len(each.arms) == 3][: _LEARNED // 2]
     return two + three
 
 
@@ -202,5 +232,6 @@ def _learned_prospect(learned: Learned, fit: Rows, folds: NDArray[np.int64], aim
     table = learned.table(scores)
     thresholds = sorted({float(np.quantile(scores[fit], share)) for share in _GRID})
     name = "precall" if learned.kind is Precall else "cascade"
-    path = Path(name, learned.arms, table, (), learned, Trained(designs[best], learned.targets))
-    return _judged(path, table, thresholds, fit, aim, learned.board.costs[fit, 0].mean())
+    options = _options(table, thresholds, fit, aim)
+    trained = Trained(designs[best], learned.targets)
+    return Prospect(name, learned.arms, table, options, learned, trained, doing_nothing=aim.doing_nothing)

@@ -8,12 +8,18 @@ from html import escape
 from upstack.inference.backtest.verdict import Tried, Verdict
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 460, 70, 20, 54, 56
-_COLOURS = {"single": "#b0581c", "agree": "#1c6fb0", "cascade": "#1f7a3d", "precall": "#7a3d8f", "confidence": "#6b6b1f"}
+_COLOURS = {
+    "single": "#b0581c",
+    "agree": "#1c6fb0",
+    "cascade": "#1f7a3d",
+    "precall": "#7a3d8f",
+    "confidence": "#6b6b1f",
+}
 
 
 def draw(verdict: Verdict, title: str, max_loss: float) -> str:
     """Draw every plan tried: what it costs of the reference's cost, and its excess loss."""
-    plans = [each for each in verdict.tried if each.cost_ratio < 2]  # noqa: PLR2004 - beyond twice nobody looks
+    plans = [each for each in verdict.tried if each.cost_ratio < 2]
     high = max([max_loss * 2, *(min(each.high, each.excess_loss + 0.1) for each in plans)])
     low = min([-max_loss, *(max(each.low, each.excess_loss - 0.1) for each in plans)])
     right = max([1.05, *(each.cost_ratio * 1.05 for each in plans)])
@@ -49,10 +55,14 @@ def draw(verdict: Verdict, title: str, max_loss: float) -> str:
     for each in plans:
         lines += mark(each)
     lines.append(f'<rect x="{x(1.0) - 4:.1f}" y="{zero - 4:.1f}" width="8" height="8"><title>do nothing</title></rect>')
-    lines.append(f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">cost, of the reference\'s (square: do nothing)</text>')
+    lines.append(
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">cost, of the reference\'s (square: do nothing)</text>'
+    )
     lines.append(f'<text transform="translate(16 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">excess loss</text>')
     names = [name for name in _COLOURS if any(each.strategy == name for each in plans)]
     for at, name in enumerate(names):
         place = _WIDTH - _RIGHT - 80 * (len(names) - at)
-        lines.append(f'<circle cx="{place}" cy="18" r="4" fill="{_COLOURS[name]}"/><text x="{place + 8}" y="22">{name}</text>')
+        lines.append(
+            f'<circle cx="{place}" cy="18" r="4" fill="{_COLOURS[name]}"/><text x="{place + 8}" y="22">{name}</text>'
+        )
     return "\n".join([*lines, "</svg>", ""])

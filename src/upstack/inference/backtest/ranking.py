@@ -46,9 +46,7 @@ def ranking(board: Board, strategy: str, folds: NDArray[np.int64]) -> list[Ranki
             except EvidenceError as error:
                 last = error
                 continue
-            found.append(
-                Ranking(route, kind.__name__.lower(), 100 * drawn.cpt(0.5), 100 * drawn.cpt(0.8), drawn.apgr)
-            )
+            found.append(Ranking(route, kind.__name__.lower(), 100 * drawn.cpt(0.5), 100 * drawn.cpt(0.8), drawn.apgr))
     if not found:
         raise last or EvidenceError(f'A curve is drawn for "precall" and "cascade", not for "{strategy}"')
     return found

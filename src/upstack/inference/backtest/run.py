@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from upstack.core.errors import EvidenceError
 from upstack.inference.backtest.board import Board, Floats
-from upstack.inference.backtest.paths import Aim, Path, Prospect, finish, propose
+from upstack.inference.backtest.order import order
+from upstack.inference.backtest.paths import Aim, Prospect, propose
 from upstack.inference.backtest.split import Split, split
-from upstack.inference.backtest.tables import Rows
+from upstack.inference.backtest.tables import Rows, Table
 from upstack.inference.backtest.verdict import Policy, Side, Tried, Verdict
-from upstack.inference.certify import Wealth, furthest, interval, share_of, wealth_of
+from upstack.inference.certify import Interval, Wealth, furthest, interval, wealth_of
 
-_PATHS = 1  # that share the error probability
 _SHOWN = 12  # plans that were not chosen
 _FEWEST = 20  # rows of each part
 
@@ -32,10 +33,11 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A plan that serves."""
+    """A plan, and what it does with each row."""
 
-    path: Path
+    prospect: Prospect
     threshold: float
+    table: Table
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -57,21 +59,35 @@ def backtest(board: Board, wanted: Wanted) -> Outcome:
             f"Too few rows: {len(parts.fit)} to learn from, {len(parts.evidence)} as evidence and {len(parts.test)} to test"
             f" on; each part needs {_FEWEST}"
         )
-    if wanted.certified:
-        aim = Aim(wanted.max_loss, share_of(1.0 - wanted.confidence, 1, _PATHS), len(parts.evidence))
-        fit = np.array(parts.fit)
-    else:
-        aim = Aim(wanted.max_loss, 1.0 - wanted.confidence, 0)
-        fit = np.array(sorted({*parts.fit, *parts.evidence}))
+    known = parts.fit if wanted.certified else sorted({*parts.fit, *parts.evidence})
+    fit = np.array(known)
+    # A backtest is one attempt, which no other one will follow: it may use all of the error probability.
+    aim = Aim(
+        wanted.max_loss,
+        1.0 - wanted.confidence,
+        float(board.costs[fit, 0].mean()),
+        len(parts.evidence) if wanted.certified else 0,
+    )
     prospects = propose(board, fit, np.array(parts.cluster), wanted.strategy, aim)
-    paths = [finish(each, fit) for each in prospects[:_PATHS]]
+    tries = _ordered(prospects, aim)
     if wanted.certified:
-        choice, proofs = _proved(board, paths, np.array(parts.evidence), wanted, aim)
+        choice, proofs = _proved(board, tries, np.array(parts.evidence), wanted, aim)
     else:
-        likely = prospects[0].chance > 0
-        choice, proofs = (Choice(paths[0], paths[0].thresholds[0]) if likely else None), []
-    tried = [*proofs, *_promised(board, prospects, fit, wanted)]
-    return _outcome(board, wanted, parts, choice, paths, tried)
+        choice, proofs = (tries[-1] if tries else None), []
+    return _outcome(board, wanted, parts, choice, tries, [*proofs, *_promised(board, prospects, fit, wanted)])
+
+
+def _ordered(prospects: Sequence[Prospect], aim: Aim) -> list[Choice]:
+    """Which plans are put to the proof, in which order; without one, the cheapest that seems no worse."""
+    options = [replace(each, prospect=at) for at, prospect in enumerate(prospects) for each in prospect.options]
+    tables: dict[int, Table] = {}
+    found = []
+    for option in order(options, aim.doing_nothing):
+        prospect = prospects[option.prospect]
+        if option.prospect not in tables:
+            tables[option.prospect] = prospect.table()
+        found.append(Choice(prospect, option.threshold, tables[option.prospect]))
+    return found
 
 
 def nothing(wanted: Wanted, why: str, reference: str) -> Verdict:
@@ -94,53 +110,44 @@ def nothing(wanted: Wanted, why: str, reference: str) -> Verdict:
 
 
 def _proved(
-    board: Board, paths: Sequence[Path], evidence: Rows, wanted: Wanted, aim: Aim
+    board: Board, tries: Sequence[Choice], evidence: Rows, wanted: Wanted, aim: Aim
 ) -> tuple[Choice | None, list[Tried]]:
-    """Bet on each threshold of each path; the cheapest of the furthest that are proved serves."""
-    found: list[tuple[float, Choice]] = []
+    """Bet on each plan; the furthest in the order such that all before it are proved serves."""
+    proved = []
     tried: list[Tried] = []
     doing_nothing = board.costs[evidence, 0].mean()
-    for path in paths:
-        proved = []
-        for threshold in path.thresholds:
-            excess, costs = path.table.at(threshold, evidence)
-            wealth = wealth_of(excess.tolist(), aim.epsilon)
-            proved.append(wealth.proves(aim.delta))
-            tried.append(_tried(board, path, threshold, excess, costs.mean() / doing_nothing, wanted, wealth, aim.delta))
-        last = furthest(proved)
-        if last is not None:
-            threshold = path.thresholds[last]
-            found.append((float(path.table.at(threshold, evidence)[1].mean()), Choice(path, threshold)))
-    cheapest = min(found, key=lambda each: each[0], default=None)
-    if cheapest is None or cheapest[0] >= doing_nothing:
-        return None, tried
-    return cheapest[1], tried
+    for each in tries:
+        excess, costs = each.table.at(each.threshold, evidence)
+        wealth = wealth_of(excess.tolist(), aim.epsilon)
+        proved.append(wealth.proves(aim.delta))
+        tried.append(_tried(board, each, (excess, costs / doing_nothing), wanted, wealth, aim.delta))
+    last = furthest(proved)
+    return None if last is None else tries[last], tried
 
 
 def _promised(board: Board, prospects: Sequence[Prospect], fit: Rows, wanted: Wanted) -> Iterator[Tried]:
     doing_nothing = board.costs[fit, 0].mean()
     for prospect in prospects[:_SHOWN]:
-        threshold = prospect.thresholds[-1]
-        excess, costs = prospect.fitted.at(threshold, fit)
-        yield _tried(board, prospect.path, threshold, excess, costs.mean() / doing_nothing, wanted)
+        best = max(prospect.options, key=lambda each: each.chance * (prospect.doing_nothing - each.cost))
+        excess, costs = prospect.fitted.at(best.threshold, fit)
+        yield _tried(board, Choice(prospect, best.threshold, prospect.fitted), (excess, costs / doing_nothing), wanted)
 
 
 def _tried(
     board: Board,
-    path: Path,
-    threshold: float,
-    excess: Floats,
-    ratio: float,
+    each: Choice,
+    rows: tuple[Floats, Floats],
     wanted: Wanted,
     wealth: Wealth | None = None,
     delta: float = 0.0,
 ) -> Tried:
+    excess, ratios = rows
     band = interval(excess.tolist(), wanted.confidence)
     return Tried(
-        path.name,
-        (*path.arms, board.routes[0]),
-        threshold,
-        float(ratio),
+        each.prospect.name,
+        (*each.prospect.arms, board.routes[0]),
+        each.threshold,
+        float(ratios.mean()),
         float(excess.mean()),
         band.low,
         band.high,
@@ -151,7 +158,7 @@ def _tried(
 
 
 def _outcome(
-    board: Board, wanted: Wanted, parts: Split, choice: Choice | None, paths: Sequence[Path], tried: list[Tried]
+    board: Board, wanted: Wanted, parts: Split, choice: Choice | None, tries: Sequence[Choice], tried: list[Tried]
 ) -> Outcome:
     """See what came of it on the test rows, and what all of it cost."""
     test = np.array(parts.test)
@@ -160,24 +167,22 @@ def _outcome(
         excess, costs = np.zeros(len(test)), reference
         policy = Policy("reference", 0.0, None, (board.routes[0],))
     else:
-        table = choice.path.table
+        table = choice.table
         excess, costs = table.at(choice.threshold, test)
-        routes = (*choice.path.arms, board.routes[0])
+        routes = (*choice.prospect.arms, board.routes[0])
         escalated = float((table.scores[test] > choice.threshold).mean())
-        policy = Policy(choice.path.name, 0.0, None, routes, choice.threshold, escalated)
-    calibration = _calibration(board, parts, paths if wanted.certified else [], certified=wanted.certified)
+        policy = Policy(choice.prospect.name, 0.0, None, routes, choice.threshold, escalated)
+    calibration = _calibration(board, parts, tries, certified=wanted.certified)
     asked = calibration + float(costs.sum())
     everything = float(board.costs[:, 0].sum())
     labelled = bool(board.labelled.any())
     loss = float(board.losses[test, 0].mean())
-    band = interval(excess.tolist(), wanted.confidence)
+    band = Interval(0.0, 0.0) if choice is None else interval(excess.tolist(), wanted.confidence)
     certified = choice is not None and wanted.certified
     return Outcome(
         Verdict(
             reference=Side(float(reference.sum()), loss if labelled else None),
-            policy=msgspec.structs.replace(
-                policy, cost_usd=float(costs.sum()), loss=loss + float(excess.mean()) if labelled else None
-            ),
+            policy=replace(policy, cost_usd=float(costs.sum()), loss=loss + float(excess.mean()) if labelled else None),
             cost_ratio=float(costs.sum() / reference.sum()) if reference.sum() else 1.0,
             cost_ratio_all_in=asked / everything if everything else 1.0,
             excess_loss=float(excess.mean()),
@@ -198,10 +203,10 @@ def _outcome(
     )
 
 
-def _calibration(board: Board, parts: Split, paths: Sequence[Path], *, certified: bool) -> float:
+def _calibration(board: Board, parts: Split, tries: Sequence[Choice], *, certified: bool) -> float:
     """What calibration cost: the reference served, and beside it all candidates were asked, or those under test."""
     calibration = [at for at in range(len(board.rows)) if at not in set(parts.test)]
     total = float(board.costs[calibration, 0].sum() + board.costs[parts.fit, 1:].sum())
-    arms = {arm for path in paths for arm in path.arms} if certified else set(board.routes[1:])
+    arms = {arm for each in tries for arm in each.prospect.arms} if certified else set(board.routes[1:])
     columns = sorted(board.column[arm] for arm in arms)
     return total + float(board.costs[np.ix_(parts.evidence, columns)].sum())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upstack.core.traffic import TrafficRow
 from upstack.inference.clusters import clusters, place_of
 
-FIT_SHARE = 0.3  # of the calibration rows
+FIT_SHARE = 0.4  # of the calibration rows
 
 
 class Split(msgspec.Struct, frozen=True):

@@ -55,7 +55,7 @@ def plain_table(board: Board, strategy: Strategy) -> Table:
 class Learned:
     """A strategy with a learned score, before and after it is trained."""
 
-    def __init__(self, board: Board, kind: type[Cascade] | type[Precall], arms: tuple[str, ...]) -> None:
+    def __init__(self, board: Board, kind: type[Cascade | Precall], arms: tuple[str, ...]) -> None:
         """`arms` from the best on."""
         self.board, self.kind, self.arms = board, kind, arms
         columns = [board.column[arm] for arm in arms]

@@ -13,7 +13,14 @@ from upstack.inference.graders.fields import Fields
 from upstack.inference.graders.text import Contains, Exact
 
 NAMES = ("exact", "contains", "json")
-GUESSED = ("exact:case,space", "exact:answer,case,space", "exact:answer,latex,case", "exact:number", "exact:choice", "json")
+GUESSED = (
+    "exact:case,space",
+    "exact:answer,case,space",
+    "exact:answer,latex,case",
+    "exact:number",
+    "exact:choice",
+    "json",
+)
 
 
 def make_grader(name: str, weights: Mapping[str, float] | None = None) -> Grader:
@@ -90,7 +97,9 @@ def _faults(grader: Grader, rows: Sequence[tuple[Sequence[str], Sequence[float |
             except EvidenceError:
                 faults += len(answers)
                 continue
-            faults += sum(loss for loss in losses if loss is not None) / 2  # a truth that nobody meets is not read right
+            faults += (
+                sum(loss for loss in losses if loss is not None) / 2
+            )  # a truth that nobody meets is not read right
         for one in range(1, len(answers)):
             first, second = losses[one - 1], losses[one]
             if first is None or second is None:

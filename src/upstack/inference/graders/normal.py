@@ -107,7 +107,7 @@ def answer(text: str) -> str:
     member = _MEMBER.findall(tail)
     said = [] if member else _FINAL.findall(tail)
     found = member[-1] if member else said[-1] if said else text
-    found = found.strip().rstrip(".").strip("*\"` ") if member or said else found
+    found = found.strip().rstrip(".").strip('*"` ') if member or said else found
     bare = found.strip().strip("$%").replace("\\$", "")
     return number(bare) if _NUMBER.fullmatch(bare) else found
 

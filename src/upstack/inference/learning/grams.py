@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 WORDS = (1, 2, 3)  # lengths of runs of words
 CHARACTERS = (2, 3, 4, 5, 6)  # lengths of runs of characters
@@ -16,21 +15,21 @@ def shorten(text: str) -> str:
     return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} {text[-_HALF:]}"
 
 
-def words(text: str) -> Iterator[str]:
-    """Yield the runs of words of two letters and more, in lower case."""
+def words(text: str) -> list[str]:
+    """List the runs of words of two letters and more, in lower case."""
     found = _WORD.findall(text.lower())
-    for length in WORDS:
-        for at in range(len(found) - length + 1):
-            yield " ".join(found[at : at + length])
+    return [" ".join(found[at : at + length]) for length in WORDS for at in range(len(found) - length + 1)]
 
 
-def characters(text: str) -> Iterator[str]:
-    """Yield the runs of characters of each word, with a blank at both its ends."""
+def characters(text: str) -> list[str]:
+    """List the runs of characters of each word, with a blank at both its ends."""
+    found: list[str] = []
     for word in text.lower().split():
         padded = f" {word} "
+        size = len(padded)
         for length in CHARACTERS:
-            if length >= len(padded):
-                yield padded
+            if length >= size:
+                found.append(padded)
                 break
-            for at in range(len(padded) - length + 1):
-                yield padded[at : at + length]
+            found += [padded[at : at + length] for at in range(size - length + 1)]
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,10 @@ class Scorer(msgspec.Struct, frozen=True, dict=True):
         heads += np.array(self.weights) @ ((seen - np.array(self.mean)) / np.array(self.scale))
         for block, (vocabulary, idf, weights) in zip(self.blocks, self._tables(), strict=True):
             text = prompt if block.source < 0 else answers[block.source].content
-            counts: dict[int, int] = {}
-            for gram in GRAMS[block.kind](shorten(text)):
-                at = vocabulary.get(gram)
-                if at is not None:
-                    counts[at] = counts.get(at, 0) + 1
+            counts = Counter(map(vocabulary.get, GRAMS[block.kind](shorten(text))))
+            counts.pop(None, None)
             if counts:
-                rows = np.fromiter(counts, int, len(counts))
+                rows = np.fromiter(counts, int, len(counts))  # type: ignore[arg-type] - None is not among them any more
                 dampened = 1.0 + np.log(np.fromiter(counts.values(), float, len(counts)))
                 heads += dampened @ weights[rows] / np.linalg.norm(dampened * idf[rows])
         return sigmoid(heads[0]) - sigmoid(heads[1]), math.exp(heads[2])
@@ -83,7 +81,7 @@ class Scorer(msgspec.Struct, frozen=True, dict=True):
             vocabulary = {gram: at for at, gram in enumerate(block.vocabulary)}
             idf = np.frombuffer(block.idf, np.float32).astype(float)
             weights = np.frombuffer(block.weights, np.float32).astype(float)
-            yield vocabulary, idf, weights.reshape(len(idf), -1)
+            yield vocabulary, idf, weights.reshape(len(idf), len(self.bias))
 
 
 def of(prompt: str, answers: Sequence[Answer], same: Sequence[bool]) -> list[float]:

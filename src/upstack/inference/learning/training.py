@@ -7,8 +7,8 @@ from functools import cached_property
 
 import msgspec
 import numpy as np
-import scipy.sparse as sparse
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from upstack.inference.learning.grams import shorten
@@ -68,6 +68,10 @@ class Counted:
         if self._last is None or self._last[0] != key:
             self._last = (key, self._weigh(rows))
         return self._last[1]
+
+    def forget(self) -> None:
+        """Let go of what was weighed last."""
+        self._last = None
 
     def _weigh(self, rows: Rows) -> Weighed:
         having = np.bincount(self._matrix[rows].indices, minlength=self._matrix.shape[1])

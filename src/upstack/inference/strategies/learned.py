@@ -41,7 +41,9 @@ class Cascade(msgspec.Struct, frozen=True, tag="cascade"):
             if answer is None:
                 return Ask(route)
             answers.append(answer)
-        return Propose(spokesman(self.arms, seen), worth(*self.scorer.gain(seen.prompt, answers, pairs(self.arms, seen))))
+        return Propose(
+            spokesman(self.arms, seen), worth(*self.scorer.gain(seen.prompt, answers, pairs(self.arms, seen)))
+        )
 
 
 def pairs(arms: tuple[str, ...], seen: Seen) -> list[bool]:
