@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,13 +19,13 @@ from upstack.inference.backtest.split import folds_of, split
 from upstack.inference.graders.text import Exact
 
 
-def _board(count: int, wrong: dict[str, float], seed: int = 0, **options: object) -> Board:
-    rows = made_rows(count, {REFERENCE: 0.05, **wrong}, seed, **options)  # type: ignore[arg-type] - as made_rows takes them
+def _board(count: int, wrong: dict[str, float], seed: int = 0, **options: Any) -> Board:
+    rows = made_rows(count, {REFERENCE: 0.05, **wrong}, seed, **options)
     return Board(rows, (REFERENCE, *wrong), Exact(), cost_of)
 
 
-def _run(board: Board, **wanted: object) -> Outcome:
-    return backtest(board, Wanted(**wanted))  # type: ignore[arg-type] - as it takes them
+def _run(board: Board, **wanted: Any) -> Outcome:
+    return backtest(board, Wanted(**wanted))
 
 
 def test_no_cluster_is_in_two_parts_and_evidence_has_one_row_of_each() -> None:

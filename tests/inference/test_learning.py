@@ -16,7 +16,7 @@ from upstack.inference.learning import signs
 from upstack.inference.learning.grams import characters, shorten, words
 from upstack.inference.learning.scorer import Scorer
 from upstack.inference.learning.signs import Answer
-from upstack.inference.learning.training import RECIPES, Design, Trained, out_of_fold
+from upstack.inference.learning.training import RECIPES, Design, Recipe, Trained, out_of_fold
 from upstack.inference.strategies.base import Propose
 from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree
@@ -59,12 +59,12 @@ def test_wrong_arithmetic_and_unknown_numbers_are_signs() -> None:
 @pytest.mark.parametrize(("kind", "arms"), KINDS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_is_served_scores_as_what_was_trained(
-    board: Board, kind: type[Cascade | Precall], arms: tuple[str, ...], recipe: object
+    board: Board, kind: type[Cascade | Precall], arms: tuple[str, ...], recipe: Recipe
 ) -> None:
     """Also after it has been written and read again; proposal, score, cost: all as the backtest has them."""
     learned = Learned(board, kind, arms)
     rows = np.arange(200)
-    trained = Trained(Design(learned.sheet, rows, recipe), learned.targets)  # type: ignore[arg-type] - a recipe
+    trained = Trained(Design(learned.sheet, rows, recipe), learned.targets)
     table = learned.table(worths(*trained.gains(np.arange(300))))
     made = learned.strategy(trained)
     strategy = msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=type(made))
@@ -81,7 +81,7 @@ def test_what_is_served_scores_as_what_was_trained(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_few_rows_turned_are_learned_from_as_they_are(
-    board: Board, recipe: object, monkeypatch: pytest.MonkeyPatch
+    board: Board, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The short way gives what the long way gives."""
     rows = np.arange(150)
@@ -90,7 +90,7 @@ def test_few_rows_turned_are_learned_from_as_they_are(
         learned = Learned(board, Precall, ("x/a",))
         for _, counted in learned.sheet.counted:
             counted.forget()
-        return Trained(Design(learned.sheet, rows, recipe), learned.targets).gains(np.arange(300))[0]  # type: ignore[arg-type] - a recipe
+        return Trained(Design(learned.sheet, rows, recipe), learned.targets).gains(np.arange(300))[0]
 
     turned = gains()
     monkeypatch.setattr("upstack.inference.learning.training._TURNED", 0)

@@ -276,6 +276,7 @@ def backtest(
     traffic: Annotated[Path, typer.Argument(help="Recorded traffic (.jsonl or .jsonl.gz).")],
     reference: Annotated[str | None, typer.Option(help="The route that losses are measured against.")] = None,
     candidates: Annotated[str | None, typer.Option(help="Cheaper ones, with commas between; default: all.")] = None,
+    *,
     strategy: Annotated[str, typer.Option(help="auto, single, agree, cascade or precall.")] = "auto",
     grader: Annotated[
         str | None, typer.Option(help="exact, contains, json or module:function; default: what the losses point to.")
@@ -290,7 +291,6 @@ def backtest(
     seed: Annotated[int, typer.Option(help="Which rows are which.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Draw cost against loss into this SVG.")] = None,
     config: ConfigOption = None,
-    *,
     curve: Annotated[bool, typer.Option("--curve", help="CPT50, CPT80 and APGR, out of fold.")] = False,
     uncertified: Annotated[
         bool, typer.Option("--uncertified", help="Take what seems no worse, without proof.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 _BANDS, _DEPTH = 32, 4
 _ALIKE = 0.5
@@ -56,7 +57,7 @@ def _shingles(text: str) -> set[str]:
     words = text.split(" ")
     if len(text) > 15 * len(words):  # written without blanks
         return {text[at : at + 5] for at in range(max(1, len(text) - 4))}
-    return {f"{one} {other}" for one, other in zip(words, words[1:], strict=False)} or {text}
+    return {f"{one} {other}" for one, other in pairwise(words)} or {text}
 
 
 def _without_templates(sets: list[set[str]]) -> list[set[str]]:

@@ -28,8 +28,8 @@ class Option(msgspec.Struct, frozen=True):
 def order(options: Sequence[Option], doing_nothing: float) -> list[Option]:
     """Order those that are expected to save most: from the likely and dear to the daring and cheap.
 
-    What passed makes its like likelier to pass: the next threshold of the same arms as if nothing else could go wrong, a
-    plan of others half so.
+    What passed makes its like likelier to pass: the next threshold of the same arms as if nothing else could go wrong,
+    a plan of others half so.
     """
     frontier: list[Option] = []
     for option in sorted(options, key=lambda each: (-each.chance, each.cost)):
@@ -45,11 +45,11 @@ def order(options: Sequence[Option], doing_nothing: float) -> list[Option]:
             if gain > saved[at]:
                 saved[at], follows[at] = gain, after
     starts = [each.chance * (doing_nothing - each.cost + later) for each, later in zip(frontier, saved, strict=True)]
-    at = max(range(len(frontier)), key=lambda each: starts[each], default=None)
+    following = max(range(len(frontier)), key=lambda each: starts[each], default=None)
     found: list[Option] = []
-    while at is not None:
-        found.append(frontier[at])
-        at = follows[at]
+    while following is not None:
+        found.append(frontier[following])
+        following = follows[following]
     return found
 
 

@@ -56,10 +56,11 @@ class Prospect(msgspec.Struct, frozen=True):
 
     def strategy(self) -> Strategy:
         """Make what is served."""
-        if self.learned is None or self.trained is None:
-            assert self.plain is not None
-            return self.plain
-        return self.learned.strategy(self.trained)
+        if self.learned is not None and self.trained is not None:
+            return self.learned.strategy(self.trained)
+        if self.plain is None:
+            raise AssertionError("a prospect is plain or learned")
+        return self.plain
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -73,9 +74,9 @@ class Aim(msgspec.Struct, frozen=True):
     def chance(self, excess: Floats, shift: float | None = None) -> float:
         """How likely the evidence will prove a plan that did so on the fit rows, about.
 
-        The best bettor's logarithm has to grow so much a check, on average; what the fit rows say of that is as uncertain
-        as they are few. `shift` is what is known besides of how far off their mean is; without it, one full loss more
-        tempers the hope.
+        The best bettor's logarithm has to grow so much a check, on average; what the fit rows say of that is as
+        uncertain as they are few. `shift` is what is known besides of how far off their mean is; without it, one full
+        loss more tempers the hope.
         """
         if shift is None:
             excess, shift = np.append(excess, 1.0), 0.0
@@ -108,7 +109,7 @@ def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, ai
     return sorted(found, key=lambda each: -each.best())
 
 
-def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequence[float] | None = None) -> Prospect:
+def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequence[float | None] = ()) -> Prospect:
     thresholds = sorted(set(table.scores[fit].tolist()))
     return Prospect(
         type(strategy).__name__.lower(),
@@ -121,12 +122,12 @@ def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequen
 
 
 def _options(
-    table: Table, thresholds: Sequence[float], fit: Rows, aim: Aim, shifts: Sequence[float] | None = None
+    table: Table, thresholds: Sequence[float], fit: Rows, aim: Aim, shifts: Sequence[float | None] = ()
 ) -> tuple[Option, ...]:
     found = []
     for at, threshold in enumerate(thresholds):
         excess, costs = table.at(threshold, fit)
-        chance = aim.chance(excess, None if shifts is None else shifts[at])
+        chance = aim.chance(excess, shifts[at] if shifts else None)
         found.append(Option(-1, threshold, float(costs.mean()), chance))
     return tuple(found)
 
@@ -143,7 +144,7 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
         agrees = [Agree(tuple(board.routes[at] for at in group)) for group in ordered]
         return [(each, plain_table(board, each)) for each in agrees]
 
-    def prospects(agreeing: list[tuple[Agree, Table]], known: list[list[float]]) -> list[Prospect]:
+    def prospects(agreeing: list[tuple[Agree, Table]], known: list[list[float | None]]) -> list[Prospect]:
         return [_plain(each, table, fit, aim, shifts) for (each, table), shifts in zip(agreeing, known, strict=True)]
 
     two = tables(pairs)
@@ -161,27 +162,23 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
     return found + prospects(three, [[one, other, other] for one, other in zip(pairs_alone, more, strict=True)])
 
 
-def _shrunk(board: Board, fit: Rows, agreeing: Sequence[tuple[Agree, Table]], threshold: float) -> list[float]:
+def _shrunk(board: Board, fit: Rows, agreeing: Sequence[tuple[Agree, Table]], threshold: float) -> list[float | None]:
     """How much to move the excess of each pair: what few rows say of one is mostly chance.
 
     It goes towards what pairs with arms as good as these, which agree as often, have on average: Efron and Morris, Data
     analysis using Stein's estimator and its generalizations, JASA 70 (1975).
     """
     if len(agreeing) <= _UNSHRUNK:
-        return [0.0] * len(agreeing)
+        return [None] * len(agreeing)
     excess = np.array([table.at(threshold, fit)[0] for _, table in agreeing])
     seen, noise = excess.mean(axis=1), float((excess.var(axis=1) / len(fit)).mean())
-    arms = np.array(
-        [
-            sorted(board.losses[np.ix_(fit, [board.column[arm] for arm in each.arms])].mean(axis=0))
-            for each, _ in agreeing
-        ]
-    )
+    losses = board.losses[fit].mean(axis=0)
+    arms = np.array([sorted(losses[board.column[arm]] for arm in each.arms) for each, _ in agreeing])
     agree = np.array([(table.scores[fit] <= threshold).mean() for _, table in agreeing])
     known = np.column_stack([np.ones(len(agreeing)), arms, agree])
     usual = known @ np.linalg.lstsq(known, seen, rcond=None)[0]
     left = max(0.0, float((seen - usual).var()) - noise)
-    moved: list[float] = ((usual - seen) * noise / max(noise + left, 1e-12)).tolist()
+    moved: list[float | None] = ((usual - seen) * noise / max(noise + left, 1e-12)).tolist()
     return moved
 
 
@@ -216,9 +213,10 @@ def _learning(
 def _groups(plain: Sequence[Prospect]) -> list[tuple[str, ...]]:
     """Pairs and threes of routes that agree best."""
     agreeing = sorted((each for each in plain if each.name == "agree"), key=lambda each: -each.best())
-    two = [each.arms for each in agreeing if len(each.arms) == 2][:_LEARNED]
-    three = [each.arms for each in agreeing if len(each.arms) == 3][: _LEARNED // 2]
-    return two + three
+    found: list[tuple[str, ...]] = []
+    for size, most in ((2, _LEARNED), (3, _LEARNED // 2)):
+        found += [each.arms for each in agreeing if len(each.arms) == size][:most]
+    return found
 
 
 def _learned_prospect(learned: Learned, fit: Rows, folds: NDArray[np.int64], aim: Aim) -> Prospect:

@@ -36,11 +36,13 @@ def draw(verdict: Verdict, title: str, max_loss: float) -> str:
         words = f"{each.strategy}: {', '.join(each.routes)}; cost {each.cost_ratio:.3f}, excess {each.excess_loss:+.4f}"
         yield f'<g stroke="{colour}"><title>{escape(words)} ({each.judged_on})</title>'
         yield f'<path d="M{at:.1f} {top:.1f}V{bottom:.1f}" stroke-opacity=".35"/>'
-        yield f'<circle cx="{at:.1f}" cy="{y(each.excess_loss):.1f}" r="4" fill="{colour if each.proved else "#fff"}"/></g>'
+        filled = colour if each.proved else "#fff"
+        yield f'<circle cx="{at:.1f}" cy="{y(each.excess_loss):.1f}" r="4" fill="{filled}"/></g>'
 
     zero, limit = y(0.0), y(max_loss)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"',
+        ' font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="22" font-size="15">{escape(title)}</text>',
         f'<text x="{_LEFT}" y="40" fill="#555">Filled: proved. Bars hold however often they are looked at.</text>',
@@ -48,15 +50,20 @@ def draw(verdict: Verdict, title: str, max_loss: float) -> str:
         f'<path d="M{_LEFT} {limit:.1f}H{_WIDTH - _RIGHT}" stroke="#c22" stroke-dasharray="5 4"/>',
         f'<text x="{_WIDTH - _RIGHT}" y="{limit - 5:.1f}" text-anchor="end" fill="#c22">tolerated {max_loss:g}</text>',
     ]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        lines.append(f'<text x="{x(tick):.1f}" y="{_HEIGHT - 34}" text-anchor="middle" fill="#555">{tick:g}</text>')
-    for value in sorted({low, 0.0, max_loss, high}):
-        lines.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:+.3f}</text>')
+    lines += [
+        f'<text x="{x(tick):.1f}" y="{_HEIGHT - 34}" text-anchor="middle" fill="#555">{tick:g}</text>'
+        for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    lines += [
+        f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:+.3f}</text>'
+        for value in sorted({low, 0.0, max_loss, high})
+    ]
     for each in plans:
         lines += mark(each)
     lines.append(f'<rect x="{x(1.0) - 4:.1f}" y="{zero - 4:.1f}" width="8" height="8"><title>do nothing</title></rect>')
     lines.append(
-        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">cost, of the reference\'s (square: do nothing)</text>'
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">'
+        "cost, of the reference's (square: do nothing)</text>"
     )
     lines.append(f'<text transform="translate(16 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">excess loss</text>')
     names = [name for name in _COLOURS if any(each.strategy == name for each in plans)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from upstack.inference.backtest.board import Board
 from upstack.inference.backtest.run import Wanted
 from upstack.inference.backtest.verdict import Tried, Verdict
@@ -11,8 +13,6 @@ _CHEAPER = 0.999  # of the reference's cost: below it something is saved
 
 def explained(verdict: Verdict, board: Board, wanted: Wanted) -> Verdict:
     """Say why, and the way on, where a certificate was wanted and there is none."""
-    from msgspec.structs import replace  # noqa: PLC0415
-
     if verdict.certified or not wanted.certified:
         return verdict
     why, way_on = _reasons(verdict, board, wanted)
@@ -23,34 +23,37 @@ def _reasons(verdict: Verdict, board: Board, wanted: Wanted) -> tuple[str, str]:
     saving = [each for each in verdict.tried if each.cost_ratio < _CHEAPER]
     unlabelled = _unlabelled(verdict)
     if not saving:
-        return (
-            "No plan costs less than the reference: what is saved on the requests a candidate answers is spent on asking"
-            " it for the others" + unlabelled,
-            "Try a cheaper candidate, or --strategy precall, which asks one route alone",
+        why = (
+            "No plan costs less than the reference: what is saved on the requests that a candidate answers is spent on"
+            f" asking it for the others{unlabelled}"
         )
+        return why, "Try a cheaper candidate, or --strategy precall, which asks one route alone"
     proofs = [each for each in saving if each.judged_on == "evidence"]
     best = min(proofs or saving, key=lambda each: each.excess_loss)
     if best.excess_loss >= wanted.max_loss:
-        return (
+        why = (
             f"The candidates are too weak: {_plan(best)} lost {best.excess_loss:+.4f} more than the reference on the"
-            f" {best.judged_on} rows, and {wanted.max_loss:g} is tolerated" + unlabelled,
-            "Try a stronger candidate, more rows to learn from, or tolerate more (--max-loss)",
+            f" {best.judged_on} rows, and {wanted.max_loss:g} is tolerated{unlabelled}"
         )
+        return why, "Try a stronger candidate, more rows to learn from, or tolerate more (--max-loss)"
     near = min((each for each in proofs if each.checks_left), key=lambda each: each.checks_left or 0, default=None)
     if near is None:
-        return (
-            f"Too few labels: {verdict.n_evidence:,} checks cannot tell {_plan(best)}, which lost {best.excess_loss:+.4f},"
-            f" from one that loses {wanted.max_loss:g}" + unlabelled,
-            "Check more requests, or tolerate more (--max-loss), or be less sure (--confidence)",
+        why = (
+            f"Too few labels: {verdict.n_evidence:,} checks cannot tell {_plan(best)}, which lost"
+            f" {best.excess_loss:+.4f}, from one that loses {wanted.max_loss:g}{unlabelled}"
         )
+        return why, "Check more requests, or tolerate more (--max-loss), or be less sure (--confidence)"
     columns = [board.column[route] for route in near.routes]
     usd = (near.checks_left or 0) * float(board.costs[:, columns].mean(axis=0).sum())
-    return (
+    why = (
         f"Too few labels: {verdict.n_evidence:,} checks do not prove {_plan(near)} yet, which lost"
-        f" {near.excess_loss:+.4f} where {wanted.max_loss:g} is tolerated" + unlabelled,
-        f"About {near.checks_left:,} more checks at the present rate, ${usd:,.2f}; it would cost {near.cost_ratio:.0%} of"
-        " the reference",
+        f" {near.excess_loss:+.4f} where {wanted.max_loss:g} is tolerated{unlabelled}"
     )
+    way_on = (
+        f"About {near.checks_left:,} more checks at the present rate, ${usd:,.2f}; it would cost"
+        f" {near.cost_ratio:.0%} of the reference"
+    )
+    return why, way_on
 
 
 def _plan(tried: Tried) -> str:

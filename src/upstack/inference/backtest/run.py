@@ -56,8 +56,8 @@ def backtest(board: Board, wanted: Wanted) -> Outcome:
     short = min(len(parts.fit), len(parts.evidence), len(parts.test))
     if short < _FEWEST:
         raise EvidenceError(
-            f"Too few rows: {len(parts.fit)} to learn from, {len(parts.evidence)} as evidence and {len(parts.test)} to test"
-            f" on; each part needs {_FEWEST}"
+            f"Too few rows: {len(parts.fit)} to learn from, {len(parts.evidence)} as evidence and {len(parts.test)} to"
+            f" test on; each part needs {_FEWEST}"
         )
     known = parts.fit if wanted.certified else sorted({*parts.fit, *parts.evidence})
     fit = np.array(known)

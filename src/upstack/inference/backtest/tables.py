@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upstack.inference.backtest.board import Board, Floats, View
 from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
-from upstack.inference.strategies.base import Ask, Propose, Strategy
+from upstack.inference.strategies.base import Ask, Strategy
 from upstack.inference.strategies.learned import Cascade, Precall, spokesman
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 
@@ -43,7 +43,6 @@ def plain_table(board: Board, strategy: Strategy) -> Table:
         while isinstance(step, Ask):
             view.asked.append(step.route)
             step = strategy.step(view)
-        assert isinstance(step, Propose)
         scores.append(step.score)
         routes.append(board.column[step.route])
         asked.append(sum(board.costs[row, board.column[route]] for route in view.asked))

@@ -39,7 +39,7 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """One task, or the sum of several. Losses lie in 0 to 1, excesses in -1 to 1, ratios are of the reference's cost."""
+    """One task, or the sum of several. Losses lie in 0 to 1, excesses in -1 to 1, ratios: of the reference's cost."""
 
     reference: Side
     policy: Policy

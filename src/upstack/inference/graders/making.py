@@ -24,8 +24,10 @@ GUESSED = (
 
 
 def make_grader(name: str, weights: Mapping[str, float] | None = None) -> Grader:
-    """Make the grader of a name: "exact", "contains", each with normalisers ("exact:number,case"), "json" (`weights` by
-    field), or a function of one's own, "module:function". ConfigError where there is none.
+    """Make the grader of a name; ConfigError where there is none.
+
+    "exact" and "contains", each with normalisers ("exact:number,case"), "json" (`weights` by field), or a function of
+    one's own, "module:function".
     """
     kind, _, rest = name.partition(":")
     if kind in ("exact", "contains"):
@@ -41,7 +43,7 @@ def make_grader(name: str, weights: Mapping[str, float] | None = None) -> Grader
 class Own:
     """A function of the user's: loss(answer, truth), in 0 to 1. It may have an attribute `same`, of two answers."""
 
-    def __init__(self, function: Callable[[str, Any], float], name: str) -> None:
+    def __init__(self, function: Callable[[str, Any], object], name: str) -> None:
         """`name` is for messages."""
         self._function, self._name = function, name
         self._same: Callable[[str, str], object] | None = getattr(function, "same", None)
@@ -73,7 +75,8 @@ def load_function(name: str) -> Callable[..., Any]:
         raise ConfigError(f'The grader "{name}": the module {module} has no {attribute}') from None
     if not callable(found):
         raise ConfigError(f'The grader "{name}" is no function')
-    return found  # type: ignore[no-any-return] - a user's
+    function: Callable[..., Any] = found
+    return function
 
 
 def guess_grader(rows: Iterable[tuple[Sequence[str], Sequence[float | None], Any]]) -> str:

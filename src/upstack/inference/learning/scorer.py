@@ -56,10 +56,9 @@ class Scorer(msgspec.Struct, frozen=True, dict=True):
         heads += np.array(self.weights) @ ((seen - np.array(self.mean)) / np.array(self.scale))
         for block, (vocabulary, idf, weights) in zip(self.blocks, self._tables(), strict=True):
             text = prompt if block.source < 0 else answers[block.source].content
-            counts = Counter(map(vocabulary.get, GRAMS[block.kind](shorten(text))))
-            counts.pop(None, None)
+            counts = Counter(filter(None, map(vocabulary.get, GRAMS[block.kind](shorten(text)))))
             if counts:
-                rows = np.fromiter(counts, int, len(counts))  # type: ignore[arg-type] - None is not among them any more
+                rows = np.fromiter(counts, int, len(counts)) - 1
                 dampened = 1.0 + np.log(np.fromiter(counts.values(), float, len(counts)))
                 heads += dampened @ weights[rows] / np.linalg.norm(dampened * idf[rows])
         return sigmoid(heads[0]) - sigmoid(heads[1]), math.exp(heads[2])
@@ -78,7 +77,7 @@ class Scorer(msgspec.Struct, frozen=True, dict=True):
         import numpy as np  # noqa: PLC0415 - an extra's
 
         for block in self.blocks:
-            vocabulary = {gram: at for at, gram in enumerate(block.vocabulary)}
+            vocabulary = {gram: at for at, gram in enumerate(block.vocabulary, 1)}  # 0 would be filtered out
             idf = np.frombuffer(block.idf, np.float32).astype(float)
             weights = np.frombuffer(block.weights, np.float32).astype(float)
             yield vocabulary, idf, weights.reshape(len(idf), len(self.bias))

@@ -88,7 +88,7 @@ class Sheet:
     """Requests, and the answers that a score may look at, ready to be trained on."""
 
     def __init__(self, arms: int, signs: Floats, texts: Sequence[tuple[int, Callable[[], Counted]]]) -> None:
-        """Rows of signs, as `scorer.of` puts them together; `texts` (-1: requests, else arms) are counted when needed."""
+        """Rows of signs, as `scorer.of` puts them together; `texts` (-1: requests, else arms) are counted later."""
         self.arms, self.signs, self._texts = arms, signs, texts
 
     @cached_property
@@ -100,8 +100,8 @@ class Sheet:
 class Design:
     """How rows are described to what learns: fixed by some rows, without their losses, then the same for all.
 
-    Rows that are fewer than the runs in them are turned into as few columns: a penalty on the length of the weights does
-    not see the difference, and learning takes a hundredth of the time.
+    Rows that are fewer than the runs in them are turned into as few columns: a penalty on the length of the weights
+    does not see the difference, and learning takes a hundredth of the time.
     """
 
     def __init__(self, sheet: Sheet, rows: Rows, recipe: Recipe) -> None:
