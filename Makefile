@@ -8,7 +8,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs prices schema bench bench-ledger bench-peers soak lock clean
+.PHONY: help setup demo test lint fix docs prices schema bench bench-ledger bench-arbitrage bench-peers soak lock clean
 
 # Another checkout on the path would be tested in place of this one.
 unexport PYTHONPATH
@@ -55,6 +55,9 @@ bench: setup ## CPU a request against nginx, and against the peers that are inst
 
 bench-ledger: setup ## commits, a million receipts, requests beside retention; some minutes, 2 GB of disk
 	@$(BIN)/python -m benchmarks.ledger $(ARGS)
+
+bench-arbitrage: setup ## what certified routing saves on recorded answers (UPSTACK_DATA); half an hour
+	@$(BIN)/python -m benchmarks.arbitrage $(ARGS)
 
 bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environment of its own under .peers/
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/litellm

@@ -94,7 +94,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         None  # "exact", "contains", each with normalisers ("exact:number"), "json", or "module:function"
     )
     fields: dict[str, float] = {}  # weights of the JSON grader's fields; 1 where none is said, 0 leaves one out
-    max_loss: float = 0.02  # excess loss over the reference's that is tolerated
+    max_loss: float = 0.02  # excess loss over the reference's that `upstack backtest` tolerates
     confidence: float = 0.95  # that it is not above that
     budget_usd: BudgetConfig = BudgetConfig()
     rate: RateConfig = RateConfig()
@@ -402,6 +402,12 @@ def _check(config: Config, source: str) -> None:
     for name, task in config.tasks.items():
         if not task.candidates and task.reference is None:
             raise ConfigError(f"{source}: tasks.{name}: name a reference, or candidates in fallback order")
+        for field, value in (("max_loss", task.max_loss), ("confidence", task.confidence)):
+            if not 0 < value < 1:
+                raise ConfigError(f"{source}: tasks.{name}.{field}: lies between 0 and 1")
+        for field, weight in task.fields.items():
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"{source}: tasks.{name}.fields.{field}: a weight is 0 or more")
         if len(set(task.candidates)) < len(task.candidates):
             raise ConfigError(f"{source}: tasks.{name}.candidates: names one of them twice")
     _check_prices(config.prices, source)

@@ -1,0 +1,36 @@
+"""The recorded sets as boards."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from upstack.application.data.recorded import prices_beside
+from upstack.core.traffic import RecordedAnswer, TrafficRow, read_traffic
+from upstack.inference.backtest.board import Board
+from upstack.inference.graders.making import guess_grader, make_grader
+
+
+def board(path: Path, reference: str, candidates: Sequence[str] = ()) -> Board:
+    """All rows of a file as one task, whatever they are called there; no `candidates`: all others."""
+    rows = list(read_traffic(path))
+    names = [reference, *(candidates or sorted({name for row in rows for name in row.answers} - {reference}))]
+    file = prices_beside(path)
+    prices = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))["prices"]
+
+    def cost(route: str, answer: RecordedAnswer) -> float:
+        price = prices.get(route)
+        if price is None:  # a set that is about calls: the reference costs 1, others a tenth
+            return 1.0 if route == reference else 0.1
+        return (answer.input_tokens * float(price["input"]) + answer.output_tokens * float(price["output"])) / 1e6
+
+    return Board(rows, names, make_grader(guess_grader(_sample(rows, names))), cost)
+
+
+def _sample(
+    rows: Sequence[TrafficRow], names: Sequence[str]
+) -> Iterator[tuple[list[str], list[float | None], object]]:
+    for row in rows[:: max(1, len(rows) // 400)]:
+        answers = [row.answers[name] for name in names]
+        yield [answer.content or "" for answer in answers], [answer.loss for answer in answers], row.truth
