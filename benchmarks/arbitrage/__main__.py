@@ -17,8 +17,9 @@ from benchmarks.arbitrage.sets import board
 from benchmarks.converters import llmdrift, mmlu_pro, routellm, zeroeval
 from upstack.core.traffic import read_traffic
 from upstack.inference.backtest.ranking import Ranking, ranking
-from upstack.inference.backtest.run import Wanted, backtest
+from upstack.inference.backtest.run import backtest
 from upstack.inference.backtest.split import folds_of, split
+from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.curve import Curve
 from upstack.inference.drift import Watch, revoke_loss
 
@@ -71,9 +72,10 @@ def _zeroeval(folder: Path, seeds: int) -> Iterator[tuple[str, str, str]]:
     proved = [
         backtest(rows, Wanted(max_loss=0.02, confidence=0.9, calibrate=0.7, seed=seed)).verdict for seed in range(seeds)
     ]
+    ratios = [1.0 if each is None else each[0] for each in tried]
     yield (
         f"ZeroEval, certified .02 at .9: median cost ratio, seeds certified of {seeds}",
-        f"{statistics.median((each or (1.0, 0.0))[0] for each in tried):.3f}, {sum(each is not None for each in tried)}",
+        f"{statistics.median(ratios):.3f}, {sum(each is not None for each in tried)}",
         f"{statistics.median(each.cost_ratio for each in proved):.3f}, {sum(each.certified for each in proved)}",
     )
 
@@ -87,7 +89,13 @@ def _curves(folder: Path) -> Iterator[tuple[str, str, str]]:
     for name, file, weak, strong, strategy in (
         ("RouteLLM MMLU, before the call", "routellm-mmlu", _MIXTRAL, _GPT4, "precall"),
         ("RouteLLM GSM8K, after the weak answer", "routellm-gsm8k", _MIXTRAL, _GPT4, "cascade"),
-        ("MMLU-Pro, Gemini Flash to Pro", "mmlu-pro", "google/gemini-1.5-flash-002", "google/gemini-1.5-pro-002", "precall"),
+        (
+            "MMLU-Pro, Gemini Flash to Pro",
+            "mmlu-pro",
+            "google/gemini-1.5-flash-002",
+            "google/gemini-1.5-pro-002",
+            "precall",
+        ),
     ):
         rows = board(folder / f"{file}.jsonl.gz", strong, [weak])
         folds = folds_of(rows.rows)
@@ -111,10 +119,12 @@ def _unroutable(folder: Path, splits: int) -> tuple[str, str, str]:
         ["meta-llama/Meta-Llama-3_1-8B-Instruct"],
     )
     found = [backtest(rows, Wanted(max_loss=0.02, seed=seed)).verdict for seed in range(splits)]
-    over = sum(each.excess_loss > 0.02 for each in found) / splits  # noqa: PLR2004 - epsilon
+    over = sum(each.excess_loss > 0.02 for each in found) / splits
     certified = sum(each.certified for each in found) / splits
-    return f"MMLU-Pro, Llama 8B to 70B, .02 at .95, {splits} splits: served excess over .02", "", (
-        f"{over:.1%} (certified in {certified:.1%})"
+    return (
+        f"MMLU-Pro, Llama 8B to 70B, .02 at .95, {splits} splits: served excess over .02",
+        "",
+        (f"{over:.1%} (certified in {certified:.1%})"),
     )
 
 
@@ -137,8 +147,10 @@ def _drift(folder: Path) -> tuple[str, str, str]:
             if watch.alarms(10_000):
                 break
         delays.append(delay)
-    return "LLMDrift PRIME, GPT-4 March to June, 200 seeds: checks until the alarm", "", (
-        f"median {statistics.median(delays):g}, at most {max(delays)}; {early} alarms before the change"
+    return (
+        "LLMDrift PRIME, GPT-4 March to June, 200 seeds: checks until the alarm",
+        "",
+        (f"median {statistics.median(delays):g}, at most {max(delays)}; {early} alarms before the change"),
     )
 
 

@@ -28,9 +28,7 @@ def board(path: Path, reference: str, candidates: Sequence[str] = ()) -> Board:
     return Board(rows, names, make_grader(guess_grader(_sample(rows, names))), cost)
 
 
-def _sample(
-    rows: Sequence[TrafficRow], names: Sequence[str]
-) -> Iterator[tuple[list[str], list[float | None], object]]:
+def _sample(rows: Sequence[TrafficRow], names: Sequence[str]) -> Iterator[tuple[list[str], list[float | None], object]]:
     for row in rows[:: max(1, len(rows) // 400)]:
         answers = [row.answers[name] for name in names]
         yield [answer.content or "" for answer in answers], [answer.loss for answer in answers], row.truth

@@ -14,8 +14,9 @@ from upstack.inference.backtest.order import Option, order
 from upstack.inference.backtest.plot import draw
 from upstack.inference.backtest.ranking import ranking
 from upstack.inference.backtest.reasons import explained
-from upstack.inference.backtest.run import Outcome, Wanted, backtest
+from upstack.inference.backtest.run import Outcome, backtest
 from upstack.inference.backtest.split import folds_of, split
+from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.graders.text import Exact
 
 

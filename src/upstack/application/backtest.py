@@ -15,13 +15,14 @@ from upstack.core.errors import ConfigError, EvidenceError
 from upstack.core.traffic import RecordedAnswer, TrafficRow, read_traffic
 from upstack.core.types import Price, Usage
 from upstack.foundation.prices import load_prices_toml
+from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.cost import cost
 from upstack.inference.graders.base import Grader
 from upstack.inference.graders.making import guess_grader, make_grader
 
 if TYPE_CHECKING:
     from upstack.inference.backtest.ranking import Ranking
-    from upstack.inference.backtest.run import Outcome, Wanted
+    from upstack.inference.backtest.run import Outcome
     from upstack.inference.backtest.verdict import Verdict
 
 _PER_USD = 1e12
@@ -51,6 +52,8 @@ class Report(msgspec.Struct, frozen=True):
 
 def run(asked: Asked, wanted: Wanted, table: Mapping[str, PriceConfig], progress: Callable[[str], None]) -> Report:
     """Backtest every task of a file; `table` are the configuration's prices. ConfigError, EvidenceError."""
+    if asked.grader is not None:
+        make_grader(asked.grader, asked.weights)  # whatever is wrong with it is said before anything else is done
     tasks: dict[str, list[TrafficRow]] = {}
     for row in read_traffic(asked.traffic):
         if asked.task is None or row.task == asked.task:

@@ -13,9 +13,9 @@ from upstack.cli.options import config_path
 from upstack.cli.output import Name, counted, new_grid, new_table, print_json, say, show
 from upstack.core.config import Config, load_config
 from upstack.core.errors import ConfigError
+from upstack.inference.backtest.wanted import STRATEGIES, Wanted
 
 if TYPE_CHECKING:
-    from upstack.inference.backtest.run import Wanted
     from upstack.inference.backtest.verdict import Verdict
 
 _SHOWN = 10  # plans
@@ -60,9 +60,6 @@ def backtest(given: Given, *, as_json: bool) -> None:
 
 def _asked(given: Given, config: Config) -> tuple[Asked, Wanted]:
     """Complete what the command line says by what the task of the configuration does."""
-    from upstack.inference.backtest.paths import STRATEGIES  # noqa: PLC0415 - numpy is an extra's
-    from upstack.inference.backtest.run import Wanted  # noqa: PLC0415
-
     task = config.tasks.get(given.task) if given.task is not None else None
     reference = given.reference or (task.reference if task else None)
     if reference is None:

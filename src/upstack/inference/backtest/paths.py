@@ -18,7 +18,6 @@ from upstack.inference.strategies.base import Strategy
 from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 
-STRATEGIES = ("auto", "single", "agree", "cascade", "precall")
 _PAIRS = 60  # of the cheapest candidates that agreement is tried with
 _UNSHRUNK = 6  # pairs that cannot say what is usual
 _BEST_PAIRS = 8  # that a third is tried with

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from upstack.inference.backtest.board import Board
-from upstack.inference.backtest.run import Wanted
 from upstack.inference.backtest.verdict import Tried, Verdict
+from upstack.inference.backtest.wanted import Wanted
 
 _CHEAPER = 0.999  # of the reference's cost: below it something is saved
 

@@ -15,21 +15,11 @@ from upstack.inference.backtest.paths import Aim, Prospect, propose
 from upstack.inference.backtest.split import Split, split
 from upstack.inference.backtest.tables import Rows, Table
 from upstack.inference.backtest.verdict import Policy, Side, Tried, Verdict
+from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.certify import Interval, Wealth, furthest, interval, wealth_of
 
 _SHOWN = 12  # plans that were not chosen
 _FEWEST = 20  # rows of each part
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What is asked of a backtest."""
-
-    strategy: str = "auto"
-    max_loss: float = 0.02  # epsilon: tolerated excess loss
-    confidence: float = 0.95  # 1 - delta
-    calibrate: float = 0.5  # share of the rows that are learned from or are evidence
-    seed: int = 0
-    certified: bool = True
 
 
 class Choice(msgspec.Struct, frozen=True):
