@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,9 +17,10 @@ from upstack.core.errors import ConfigError
 from upstack.inference.backtest.wanted import STRATEGIES, Wanted
 
 if TYPE_CHECKING:
-    from upstack.inference.backtest.verdict import Verdict
+    from upstack.inference.backtest.verdict import Tried, Verdict
 
 _SHOWN = 10  # plans
+_NEVER = 10**9  # checks
 
 
 class Given(NamedTuple):
@@ -177,7 +179,7 @@ def _print_tried(verdict: Verdict) -> None:
     table = new_table(
         "plan", "routes", "cost", "excess", "at most", "judged on", "", right=("cost", "excess", "at most")
     )
-    for each in verdict.tried[:_SHOWN]:
+    for each in _furthest(verdict.tried)[:_SHOWN]:
         state = "proved" if each.proved else f"{each.checks_left:,} more" if each.checks_left else ""
         table.add_row(
             each.strategy,
@@ -190,6 +192,18 @@ def _print_tried(verdict: Verdict) -> None:
         )
     table.add_row("do nothing", Name(verdict.tried[0].routes[-1]), "1.000", "+0.0000", "+0.0000", "", "")
     show(table)
+
+
+def _furthest(tried: Sequence[Tried]) -> list[Tried]:
+    """Of the thresholds of one plan the last that is proved, else the one that is nearest to it."""
+    plans: dict[tuple[object, ...], list[Tried]] = {}
+    for each in tried:
+        plans.setdefault((each.strategy, each.routes, each.judged_on), []).append(each)
+    found = []
+    for several in plans.values():
+        proved = [each for each in several if each.proved]
+        found.append(proved[-1] if proved else min(several, key=lambda each: each.checks_left or _NEVER))
+    return found
 
 
 def _loss(value: float | None) -> str:

@@ -7,7 +7,7 @@ from html import escape
 
 from upstack.inference.backtest.verdict import Tried, Verdict
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 460, 70, 20, 54, 56
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 460, 84, 20, 54, 56
 _COLOURS = {
     "single": "#b0581c",
     "agree": "#1c6fb0",
@@ -65,11 +65,11 @@ def draw(verdict: Verdict, title: str, max_loss: float) -> str:
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 14}" text-anchor="middle">'
         "cost, of the reference's (square: do nothing)</text>"
     )
-    lines.append(f'<text transform="translate(16 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">excess loss</text>')
+    lines.append(f'<text transform="translate(14 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">excess loss</text>')
     names = [name for name in _COLOURS if any(each.strategy == name for each in plans)]
     for at, name in enumerate(names):
         place = _WIDTH - _RIGHT - 80 * (len(names) - at)
         lines.append(
-            f'<circle cx="{place}" cy="18" r="4" fill="{_COLOURS[name]}"/><text x="{place + 8}" y="22">{name}</text>'
+            f'<circle cx="{place}" cy="36" r="4" fill="{_COLOURS[name]}"/><text x="{place + 8}" y="40">{name}</text>'
         )
     return "\n".join([*lines, "</svg>", ""])
