@@ -19,7 +19,7 @@ from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 
 _PAIRS = 60  # of the cheapest candidates that agreement is tried with
-_UNSHRUNK = 6  # pairs that cannot say what is usual
+_UNSHRUNK = 20  # pairs that cannot say what is usual
 _BEST_PAIRS = 8  # that a third is tried with
 _THIRDS = 12
 _LEARNED = 4  # candidates, and groups of them, that something is learned about
@@ -174,7 +174,7 @@ def _shrunk(board: Board, fit: Rows, agreeing: Sequence[tuple[Agree, Table]], th
     losses = board.losses[fit].mean(axis=0)
     arms = np.array([sorted(losses[board.column[arm]] for arm in each.arms) for each, _ in agreeing])
     agree = np.array([(table.scores[fit] <= threshold).mean() for _, table in agreeing])
-    known = np.column_stack([np.ones(len(agreeing)), arms, agree])
+    known = np.column_stack([np.ones(len(agreeing)), arms, agree, agree[:, None] * arms, agree**2])
     usual = known @ np.linalg.lstsq(known, seen, rcond=None)[0]
     left = max(0.0, float((seen - usual).var()) - noise)
     moved: list[float | None] = ((usual - seen) * noise / max(noise + left, 1e-12)).tolist()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-WORDS = (1, 2, 3)  # lengths of runs of words
-CHARACTERS = (2, 3, 4, 5, 6)  # lengths of runs of characters
+WORDS = (1, 2)  # lengths of runs of words
+CHARACTERS = (2, 4, 6)  # lengths of runs of characters
 _HALF = 2_000  # characters of each end of a longer text
 _WORD = re.compile(r"\w\w+")
 
