@@ -17,6 +17,7 @@ from upstack.cli import app
 
 COMMANDS = [
     "ask",
+    "backtest",
     "demo",
     "doctor",
     "export",
