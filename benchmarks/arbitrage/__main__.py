@@ -16,9 +16,11 @@ from benchmarks.arbitrage.baselines import Pairs, words
 from benchmarks.arbitrage.sets import board
 from benchmarks.converters import llmdrift, mmlu_pro, routellm, zeroeval
 from upstack.core.traffic import read_traffic
+from upstack.inference.backtest.board import Board
 from upstack.inference.backtest.ranking import Ranking, ranking
 from upstack.inference.backtest.run import backtest
 from upstack.inference.backtest.split import folds_of, split
+from upstack.inference.backtest.verdict import Verdict
 from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.curve import Curve
 from upstack.inference.drift import Watch, revoke_loss
@@ -62,22 +64,24 @@ def _zeroeval(folder: Path, seeds: int) -> Iterator[tuple[str, str, str]]:
     rows = board(folder / "zeroeval.jsonl.gz", "anthropic/claude-3-5-sonnet-20241022")
     pairs = Pairs(rows)
     simple = [pairs.uncertified(split(rows.rows, 0.5, seed)) for seed in range(seeds)]
-    ours = [backtest(rows, Wanted(seed=seed, certified=False)).verdict for seed in range(seeds)]
+    ours = [_backtest(rows, Wanted(seed=seed, certified=False)) for seed in range(seeds)]
     yield (
         f"ZeroEval, uncertified, {seeds} seeds: median cost ratio (median excess)",
         _two(simple),
         _two([(each.cost_ratio, each.excess_loss) for each in ours]),
     )
     tried = [pairs.certified(split(rows.rows, 0.7, seed), 0.02, 0.1) for seed in range(seeds)]
-    proved = [
-        backtest(rows, Wanted(max_loss=0.02, confidence=0.9, calibrate=0.7, seed=seed)).verdict for seed in range(seeds)
-    ]
+    proved = [_backtest(rows, Wanted(max_loss=0.02, confidence=0.9, calibrate=0.7, seed=seed)) for seed in range(seeds)]
     ratios = [1.0 if each is None else each[0] for each in tried]
     yield (
         f"ZeroEval, certified .02 at .9: median cost ratio, seeds certified of {seeds}",
         f"{statistics.median(ratios):.3f}, {sum(each is not None for each in tried)}",
         f"{statistics.median(each.cost_ratio for each in proved):.3f}, {sum(each.certified for each in proved)}",
     )
+
+
+def _backtest(rows: Board, wanted: Wanted) -> Verdict:
+    return backtest(rows, wanted, split(rows.rows, wanted.calibrate, wanted.seed)).verdict
 
 
 def _two(found: Sequence[tuple[float, float]]) -> str:
@@ -118,7 +122,7 @@ def _unroutable(folder: Path, splits: int) -> tuple[str, str, str]:
         "meta-llama/Meta-Llama-3_1-70B-Instruct",
         ["meta-llama/Meta-Llama-3_1-8B-Instruct"],
     )
-    found = [backtest(rows, Wanted(max_loss=0.02, seed=seed)).verdict for seed in range(splits)]
+    found = [_backtest(rows, Wanted(max_loss=0.02, seed=seed)) for seed in range(splits)]
     over = sum(each.excess_loss > 0.02 for each in found) / splits
     certified = sum(each.certified for each in found) / splits
     return (

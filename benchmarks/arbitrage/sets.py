@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from upstack.application.data.recorded import prices_beside
-from upstack.core.traffic import RecordedAnswer, TrafficRow, read_traffic
+from upstack.core.traffic import RecordedAnswer, read_traffic
 from upstack.inference.backtest.board import Board
-from upstack.inference.graders.making import guess_grader, make_grader
+from upstack.inference.graders.making import make_grader
+
+_GRADER = "exact:answer,case,space"
 
 
 def board(path: Path, reference: str, candidates: Sequence[str] = ()) -> Board:
@@ -25,10 +27,4 @@ def board(path: Path, reference: str, candidates: Sequence[str] = ()) -> Board:
             return 1.0 if route == reference else 0.1
         return (answer.input_tokens * float(price["input"]) + answer.output_tokens * float(price["output"])) / 1e6
 
-    return Board(rows, names, make_grader(guess_grader(_sample(rows, names))), cost)
-
-
-def _sample(rows: Sequence[TrafficRow], names: Sequence[str]) -> Iterator[tuple[list[str], list[float | None], object]]:
-    for row in rows[:: max(1, len(rows) // 400)]:
-        answers = [row.answers[name] for name in names]
-        yield [answer.content or "" for answer in answers], [answer.loss for answer in answers], row.truth
+    return Board(rows, names, make_grader(_GRADER), cost)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,7 @@ def test_a_function_of_ones_own_grades(place: Path) -> None:
         (("--reference", REFERENCE, "--max-loss", "2"), "--max-loss 2: lies between 0 and 1"),
         (("--reference", REFERENCE, "--confidence", "nan"), "--confidence"),
         (("--reference", REFERENCE, "--calibrate", "1"), "--calibrate"),
+        (("--reference", REFERENCE, "--curve", "--strategy", "agree"), "--curve ranks by a score"),
         (("--reference", REFERENCE, "--task", "nothing"), "no recorded answers of task nothing"),
         (("--reference", REFERENCE, "--prices", "empty.toml"), '"big/reference" has no known price'),
         (("--reference", REFERENCE, "--plot", "no/such/place.svg", *QUICK), "--plot"),
@@ -133,6 +136,37 @@ def test_what_cannot_be_is_named(place: Path, arguments: tuple[str, ...], words:
     """In one line, without a trace."""
     (place / "empty.toml").write_text("")
     assert words in call("backtest", "seen.jsonl.gz", *arguments, cwd=place).err.splitlines()[-1]
+
+
+def test_a_grader_is_found_by_the_installed_command_too(place: Path) -> None:
+    """Which does not look where it is called by itself, as `python -m` does."""
+    (place / "mine.py").write_text("def loss(answer, truth):\n    return 0.0 if answer == truth else 1.0\n")
+    command = [str(Path(sys.executable).with_name("upstack")), "backtest", "seen.jsonl.gz", "--reference", REFERENCE]
+    done = subprocess.run(
+        [*command, *QUICK, "--grader", "mine:loss", "--json"], cwd=place, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["tasks"]["triage"]["grader"] == "mine:loss"
+
+
+def test_a_machine_by_the_hour_needs_the_seconds(place: Path) -> None:
+    """Without them an answer would seem to cost nothing."""
+    (place / "hour.toml").write_text(
+        PRICES.split('[prices."x/a"]', maxsplit=1)[0] + '[prices."x/a"]\nusd_per_hour = 2\n'
+    )
+    arguments = ("--reference", REFERENCE, "--candidates", "x/a", *QUICK, "--prices", "hour.toml", "--json")
+    said = call("backtest", "seen.jsonl.gz", *arguments, cwd=place).json
+    assert not said["certified"]
+    assert "no `latency_s`" in said["why"]
+
+
+def test_a_candidate_as_good_as_the_reference_has_no_curve_and_is_certified(place: Path) -> None:
+    """The one does not stop the other."""
+    arguments = ("--reference", REFERENCE, "--candidates", "x/a", "--task", "triage", "--strategy", "precall")
+    done = call(
+        "backtest", "seen.jsonl.gz", *arguments, "--max-loss", "0.08", "--calibrate", "0.7", "--curve", cwd=place
+    )
+    assert "No curve" in done.out
+    assert "Certified" in done.out
 
 
 def _unzipped(path: Path) -> list[str]:

@@ -87,9 +87,7 @@ def test_few_rows_turned_are_learned_from_as_they_are(
     rows = np.arange(150)
 
     def gains() -> np.ndarray:
-        learned = Learned(board, Precall, ("x/a",))
-        for _, counted in learned.sheet.counted:
-            counted.forget()
+        learned = Learned(Board(board.rows, ROUTES, Exact(), cost_of), Precall, ("x/a",))
         return Trained(Design(learned.sheet, rows, recipe), learned.targets).gains(np.arange(300))[0]
 
     turned = gains()

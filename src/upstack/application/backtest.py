@@ -100,10 +100,13 @@ def _task(
     from upstack.inference.backtest.ranking import ranking  # noqa: PLC0415
     from upstack.inference.backtest.reasons import explained  # noqa: PLC0415
     from upstack.inference.backtest.run import backtest, nothing  # noqa: PLC0415
-    from upstack.inference.backtest.split import folds_of  # noqa: PLC0415
+    from upstack.inference.backtest.split import folds_of, split  # noqa: PLC0415
 
     def cost_of(route: str, answer: RecordedAnswer) -> float:
-        paid = cost(Usage(answer.input_tokens, answer.output_tokens), prices[route], answer.latency_s or 0.0)
+        price = prices[route]
+        if price.per_hour and answer.latency_s is None:
+            raise EvidenceError(f'"{route}" is priced by the hour, and a recorded answer of it has no `latency_s`')
+        paid = cost(Usage(answer.input_tokens, answer.output_tokens), price, answer.latency_s or 0.0)
         if paid is None:
             raise EvidenceError(f'The price of "{route}" does not say what an answer of this size costs')
         return paid / _PER_USD
@@ -111,19 +114,18 @@ def _task(
     curves: list[Ranking] = []
     try:
         whole, candidates, gaps = complete(rows, asked.reference, [name for name in prices if name != asked.reference])
-        grader, name = _grader(asked, whole, (asked.reference, *candidates))
-        board = Board(whole, (asked.reference, *candidates), grader, cost_of)
+        parts = split(whole, wanted.calibrate, wanted.seed)
+        routes = (asked.reference, *candidates)
+        grader, name = _grader(asked, [whole[at] for at in parts.fit], routes)
+        board = Board(whole, routes, grader, cost_of)
         if asked.curve:
             curves = ranking(board, wanted.strategy, folds_of(whole))
-        outcome = backtest(board, wanted)
+        outcome = backtest(board, wanted, parts)
     except EvidenceError as error:
-        if wanted.strategy != "auto" and asked.curve and not curves:
-            raise
         return nothing(wanted, str(error), asked.reference), None, curves
-    verdict = replace(
-        explained(outcome.verdict, board, wanted), grader=name, left_out=gaps.rows, noise_floor=board.noise_floor()
-    )
-    return verdict, outcome, curves
+    floor = replace(outcome.verdict, noise_floor=board.noise_floor(), grader=name)
+    left = replace(floor, left_out=gaps.rows, left_out_candidates=gaps.candidates)
+    return explained(left, board, wanted), outcome, curves
 
 
 def _grader(asked: Asked, rows: Sequence[TrafficRow], routes: Sequence[str]) -> tuple[Grader, str]:
@@ -144,7 +146,7 @@ def _sum(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome], wanted: Wante
     import numpy as np  # noqa: PLC0415 - an extra's
 
     from upstack.inference.backtest.verdict import Policy, Side  # noqa: PLC0415
-    from upstack.inference.certify import interval  # noqa: PLC0415
+    from upstack.inference.certify import Interval, interval  # noqa: PLC0415
 
     if len(verdicts) == 1:
         return verdicts[0]
@@ -162,7 +164,8 @@ def _sum(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome], wanted: Wante
     paid = sum(each.policy.cost_usd for each in parts)
     asked, everything = (sum(each.asked_usd for each in outcomes), sum(each.all_usd for each in outcomes))
     excess = np.concatenate([each.excess for each in outcomes])
-    band = interval(excess.tolist(), wanted.confidence)
+    served = any(each.policy.strategy != "reference" for each in parts)
+    band = interval(excess.tolist(), wanted.confidence) if served else Interval(0.0, 0.0)
     routes = tuple(dict.fromkeys(route for each in parts for route in each.policy.routes))
     strategies = list(dict.fromkeys(each.policy.strategy for each in parts))
     certified = any(each.certified for each in parts)
@@ -182,5 +185,6 @@ def _sum(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome], wanted: Wante
         way_on=None,
         left_out=sum(each.left_out for each in verdicts),
         labelled_share=mean(lambda each: each.labelled_share) or 0.0,
+        measured_share=mean(lambda each: each.measured_share) or 0.0,
         tried=(),
     )

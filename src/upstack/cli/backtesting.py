@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,6 +51,7 @@ def backtest(given: Given, *, as_json: bool) -> None:
             "A backtest learns from the rows: install Upstack with its extra, pip install 'upstack[learn]'"
         )
     config = load_config(config_path(given.config))
+    sys.path.insert(0, str(Path.cwd()))  # a grader of the user's lies where they are
     asked, wanted = _asked(given, config)
     report = run(asked, wanted, config.prices, (lambda _: None) if as_json else _progress)
     if given.plot is not None:
@@ -68,6 +70,8 @@ def _asked(given: Given, config: Config) -> tuple[Asked, Wanted]:
         raise ConfigError("Name the route that losses are measured against: --reference PROVIDER/MODEL")
     if given.strategy not in STRATEGIES:
         raise ConfigError(f'--strategy "{given.strategy}": expected one of {", ".join(STRATEGIES)}')
+    if given.curve and given.strategy in ("single", "agree"):
+        raise ConfigError(f"--curve ranks by a score, which {given.strategy} has not: precall, cascade or auto")
     candidates = tuple(part.strip() for part in (given.candidates or "").split(",") if part.strip())
     if not candidates and task is not None:
         candidates = task.candidates
@@ -126,6 +130,8 @@ def _json(report: Report) -> dict[str, object]:
 def _print(report: Report, asked: Asked, wanted: Wanted, given: Given) -> None:
     for name, verdict in report.tasks.items():
         _print_task(name, verdict, asked, wanted)
+        if asked.curve and name not in report.curves:
+            say("No curve: no candidate is worse than the reference, so there is no gap to recover.")
         for each in report.curves.get(name, ()):
             say(
                 f"Out of fold, {each.strategy} {each.candidate}: CPT50 {each.cpt50:.1f}%, CPT80 {each.cpt80:.1f}%,"
@@ -170,8 +176,9 @@ def _print_policy(verdict: Verdict, asked: Asked) -> None:
     grid.add_row("rows", f"{verdict.n_fit:,} to learn from, {verdict.n_evidence:,} evidence, {verdict.n_test:,} test")
     if verdict.grader is not None:
         grid.add_row("grader", f"{verdict.grader}; {verdict.labelled_share:.0%} of the rows have a label")
-    if verdict.left_out:
-        grid.add_row("left out", f"{counted(verdict.left_out, 'row')} without all answers")
+    if verdict.left_out or verdict.left_out_candidates:
+        gone = [f"{counted(verdict.left_out, 'row')} without all answers", *verdict.left_out_candidates]
+        grid.add_row("left out", ", ".join(gone))
     show(grid)
 
 

@@ -22,6 +22,7 @@ from upstack.inference.learning.training import Counted
 Floats = NDArray[np.float64]
 Cost = Callable[[str, RecordedAnswer], float]  # of a route's answer, in USD
 
+_LEAST = -100.0  # of the logarithm of a token's probability: some say -9999 for none
 _MOST_GAPS = 0.5  # share of the rows that a candidate may be missing from
 
 
@@ -95,12 +96,16 @@ class Board:
         return {}
 
     def _losses(self, row: TrafficRow) -> list[float] | None:
+        """The losses recorded, else graded; None where they are not known.
+
+        Nor are they where a reference that is to be graded said nothing: all that are as empty would be as good.
+        """
         found: list[float] = []
-        for route in self.routes:
+        for at, route in enumerate(self.routes):
             answer = row.answers[route]
             if answer.loss is not None:
                 found.append(answer.loss)
-            elif row.truth is not None:
+            elif row.truth is not None and (at or answer.content):
                 found.append(self._grade(row, answer.content or ""))
             else:
                 return None
@@ -113,8 +118,10 @@ class Board:
             raise EvidenceError(f"Row {row.id[:100]}: {error}") from error
 
     def _differences(self, at: int) -> list[float]:
+        """Count what differs from the reference as a loss, and what nobody knows to be the same: empty answers."""
         reference, *others = self._classes(self.contents[at])
-        return [0.0, *(float(other != reference) for other in others)]
+        texts = self.contents[at][1:]
+        return [0.0, *(float(other != reference or not text) for other, text in zip(others, texts, strict=True))]
 
     def _classes(self, texts: Sequence[str]) -> list[int]:
         speakers: list[str] = []
@@ -182,6 +189,7 @@ def complete(
 
 def as_answer(answer: RecordedAnswer) -> Answer:
     """What a decision may look at of a recorded answer."""
-    tokens = (answer.logprobs or {}).get("content") or ()
-    values = tuple(float(token["logprob"]) for token in tokens if isinstance(token, Mapping) and "logprob" in token)
-    return Answer(answer.content or "", answer.output_tokens, values, None, answer.finish_reason or "stop")
+    tokens = (answer.logprobs or {}).get("content")
+    said = [token.get("logprob") for token in tokens if isinstance(token, Mapping)] if isinstance(tokens, list) else []
+    values = tuple(max(_LEAST, min(0.0, float(each))) for each in said if isinstance(each, int | float))
+    return Answer(answer.content or "", answer.output_tokens, values, answer.finish_reason or "stop")

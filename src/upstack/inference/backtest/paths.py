@@ -37,29 +37,24 @@ class Prospect(msgspec.Struct, frozen=True):
     arms: tuple[str, ...]
     fitted: Table  # with scores out of fold where there is something learned
     options: tuple[Option, ...]  # by threshold
+    doing_nothing: float  # USD a request
     learned: Learned | None = None
     trained: Trained | None = None
-    plain: Strategy | None = None
 
-    def best(self) -> float:
-        """What it promises to save, in USD a request, at its best threshold."""
-        return max((each.chance * (self.doing_nothing - each.cost) for each in self.options), default=0.0)
+    def best(self) -> Option:
+        """The threshold that promises to save most."""
+        return max(self.options, key=lambda each: each.chance * (self.doing_nothing - each.cost))
 
-    doing_nothing: float = 0.0
+    def promise(self) -> float:
+        """What that is expected to save, in USD a request."""
+        best = self.best()
+        return best.chance * (self.doing_nothing - best.cost)
 
     def table(self) -> Table:
         """What it would do, as trained on all fit rows: nothing of it changes from here on."""
         if self.learned is None or self.trained is None:
             return self.fitted
         return self.learned.table(worths(*self.trained.gains(np.arange(len(self.learned.board.rows)))))
-
-    def strategy(self) -> Strategy:
-        """Make what is served."""
-        if self.learned is not None and self.trained is not None:
-            return self.learned.strategy(self.trained)
-        if self.plain is None:
-            raise AssertionError("a prospect is plain or learned")
-        return self.plain
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -105,7 +100,7 @@ def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, ai
         found += _learning(board, fit, cluster, wanted, aim, found)
     if wanted not in ("auto", "single"):
         found = [each for each in found if each.name != "single"]
-    return sorted(found, key=lambda each: -each.best())
+    return sorted(found, key=lambda each: -each.promise())
 
 
 def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequence[float | None] = ()) -> Prospect:
@@ -115,8 +110,7 @@ def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequen
         strategy.arms,
         table,
         _options(table, thresholds, fit, aim, shifts),
-        plain=strategy,
-        doing_nothing=aim.doing_nothing,
+        aim.doing_nothing,
     )
 
 
@@ -149,7 +143,7 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
     two = tables(pairs)
     shifts = _shrunk(board, fit, two, 0.0)
     found = prospects(two, [[shift] * 3 for shift in shifts])
-    best = sorted(zip(found, pairs, shifts, strict=True), key=lambda each: -each[0].best())[:_BEST_PAIRS]
+    best = sorted(zip(found, pairs, shifts, strict=True), key=lambda each: -each[0].promise())[:_BEST_PAIRS]
     thirds = [
         (pair, shift, third)
         for _, pair, shift in best
@@ -184,7 +178,7 @@ def _shrunk(board: Board, fit: Rows, agreeing: Sequence[tuple[Agree, Table]], th
 def _confident(board: Board, fit: Rows) -> Iterator[Confidence]:
     for route in board.routes[1:]:
         if any(board.answers[at][route].logprobs for at in fit):
-            yield Confidence(route, "logprobs")
+            yield Confidence(route)
 
 
 def _learning(
@@ -211,7 +205,7 @@ def _learning(
 
 def _groups(plain: Sequence[Prospect]) -> list[tuple[str, ...]]:
     """Pairs and threes of routes that agree best."""
-    agreeing = sorted((each for each in plain if each.name == "agree"), key=lambda each: -each.best())
+    agreeing = sorted((each for each in plain if each.name == "agree"), key=lambda each: -each.promise())
     found: list[tuple[str, ...]] = []
     for size, most in ((2, _LEARNED), (3, _LEARNED // 2)):
         found += [each.arms for each in agreeing if len(each.arms) == size][:most]
@@ -231,4 +225,4 @@ def _learned_prospect(learned: Learned, fit: Rows, folds: NDArray[np.int64], aim
     name = "precall" if learned.kind is Precall else "cascade"
     options = _options(table, thresholds, fit, aim)
     trained = Trained(designs[best], learned.targets)
-    return Prospect(name, learned.arms, table, options, learned, trained, doing_nothing=aim.doing_nothing)
+    return Prospect(name, learned.arms, table, options, aim.doing_nothing, learned, trained)

@@ -12,7 +12,7 @@ from upstack.core.errors import EvidenceError
 from upstack.inference.backtest.board import Board, Floats
 from upstack.inference.backtest.order import order
 from upstack.inference.backtest.paths import Aim, Prospect, propose
-from upstack.inference.backtest.split import Split, split
+from upstack.inference.backtest.split import Split
 from upstack.inference.backtest.tables import Rows, Table
 from upstack.inference.backtest.verdict import Policy, Side, Tried, Verdict
 from upstack.inference.backtest.wanted import Wanted
@@ -37,12 +37,10 @@ class Outcome(msgspec.Struct, frozen=True):
     excess: Floats
     asked_usd: float  # with calibration
     all_usd: float  # of the reference on all rows
-    choice: Choice | None
 
 
-def backtest(board: Board, wanted: Wanted) -> Outcome:
+def backtest(board: Board, wanted: Wanted, parts: Split) -> Outcome:
     """Run it. EvidenceError where there are too few rows for any part."""
-    parts = split([*board.rows], wanted.calibrate, wanted.seed)
     short = min(len(parts.fit), len(parts.evidence), len(parts.test))
     if short < _FEWEST:
         raise EvidenceError(
@@ -110,7 +108,7 @@ def _proved(
         excess, costs = each.table.at(each.threshold, evidence)
         wealth = wealth_of(excess.tolist(), aim.epsilon)
         proved.append(wealth.proves(aim.delta))
-        tried.append(_tried(board, each, (excess, costs / doing_nothing), wanted, wealth, aim.delta))
+        tried.append(_tried(board, each, (excess, costs / (doing_nothing or 1.0)), wanted, wealth, aim.delta))
     last = furthest(proved)
     return None if last is None else tries[last], tried
 
@@ -118,9 +116,11 @@ def _proved(
 def _promised(board: Board, prospects: Sequence[Prospect], fit: Rows, wanted: Wanted) -> Iterator[Tried]:
     doing_nothing = board.costs[fit, 0].mean()
     for prospect in prospects[:_SHOWN]:
-        best = max(prospect.options, key=lambda each: each.chance * (prospect.doing_nothing - each.cost))
+        best = prospect.best()
         excess, costs = prospect.fitted.at(best.threshold, fit)
-        yield _tried(board, Choice(prospect, best.threshold, prospect.fitted), (excess, costs / doing_nothing), wanted)
+        yield _tried(
+            board, Choice(prospect, best.threshold, prospect.fitted), (excess, costs / (doing_nothing or 1.0)), wanted
+        )
 
 
 def _tried(
@@ -165,14 +165,15 @@ def _outcome(
     calibration = _calibration(board, parts, tries, certified=wanted.certified)
     asked = calibration + float(costs.sum())
     everything = float(board.costs[:, 0].sum())
-    labelled = bool(board.labelled.any())
-    loss = float(board.losses[test, 0].mean())
+    known = board.labelled[test]
+    loss = float(board.losses[test[known], 0].mean()) if known.any() else None
+    served = None if loss is None else loss + float(excess[known].mean())
     band = Interval(0.0, 0.0) if choice is None else interval(excess.tolist(), wanted.confidence)
     certified = choice is not None and wanted.certified
     return Outcome(
         Verdict(
-            reference=Side(float(reference.sum()), loss if labelled else None),
-            policy=replace(policy, cost_usd=float(costs.sum()), loss=loss + float(excess.mean()) if labelled else None),
+            reference=Side(float(reference.sum()), loss),
+            policy=replace(policy, cost_usd=float(costs.sum()), loss=served),
             cost_ratio=float(costs.sum() / reference.sum()) if reference.sum() else 1.0,
             cost_ratio_all_in=asked / everything if everything else 1.0,
             excess_loss=float(excess.mean()),
@@ -181,7 +182,7 @@ def _outcome(
             n_fit=len(parts.fit) if wanted.certified else len(parts.fit) + len(parts.evidence),
             n_evidence=len(parts.evidence) if wanted.certified else 0,
             n_test=len(test),
-            measured_share=1.0,
+            measured_share=float(known.mean()),
             seed=wanted.seed,
             labelled_share=float(board.labelled.mean()),
             tried=tuple(tried),
@@ -189,13 +190,13 @@ def _outcome(
         excess,
         asked,
         everything,
-        choice,
     )
 
 
 def _calibration(board: Board, parts: Split, tries: Sequence[Choice], *, certified: bool) -> float:
     """What calibration cost: the reference served, and beside it all candidates were asked, or those under test."""
-    calibration = [at for at in range(len(board.rows)) if at not in set(parts.test)]
+    tested = set(parts.test)
+    calibration = [at for at in range(len(board.rows)) if at not in tested]
     total = float(board.costs[calibration, 0].sum() + board.costs[parts.fit, 1:].sum())
     arms = {arm for each in tries for arm in each.prospect.arms} if certified else set(board.routes[1:])
     columns = sorted(board.column[arm] for arm in arms)

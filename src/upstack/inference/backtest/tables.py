@@ -13,10 +13,8 @@ from upstack.inference.backtest.board import Board, Floats, View
 from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
 from upstack.inference.strategies.base import Ask, Strategy
 from upstack.inference.strategies.learned import Cascade, Precall, spokesman
-from upstack.inference.strategies.plain import Agree, Confidence, Single
 
 Rows = NDArray[np.int64]
-Kind = type[Single] | type[Agree] | type[Confidence] | type[Cascade] | type[Precall]
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ class Side(msgspec.Struct, frozen=True):
     """What a policy cost and lost on the test rows."""
 
     cost_usd: float
-    loss: float | None  # mean, 0 to 1; None where no row has a label
+    loss: float | None  # mean of the labelled rows, 0 to 1; None where there are none
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -51,7 +51,9 @@ class Verdict(msgspec.Struct, frozen=True):
     n_fit: int
     n_evidence: int
     n_test: int
-    measured_share: float  # of the test rows whose answers and losses were recorded; the others are assumed
+    measured_share: (
+        float  # of the test rows whose losses are known; of the others every difference is assumed to be one
+    )
     seed: int
     why: str | None = None  # nothing is certified
     way_on: str | None = None  # the cheapest
@@ -59,4 +61,5 @@ class Verdict(msgspec.Struct, frozen=True):
     labelled_share: float = 1.0  # of the rows; others count every difference from the reference as a loss
     noise_floor: float | None = None  # how often the reference differs from itself, where it was asked again
     left_out: int = 0  # rows that lack answers
+    left_out_candidates: tuple[str, ...] = ()  # that most rows lack
     tried: tuple[Tried, ...] = ()

@@ -61,7 +61,10 @@ class Own:
 
     def same(self, one: str, other: str) -> bool:
         """Whether they are the same text, or the same to the function's `same`: only the user knows."""
-        return one == other or (self._same is not None and bool(self._same(one, other)))
+        try:
+            return one == other or (self._same is not None and bool(self._same(one, other)))
+        except Exception as error:
+            raise EvidenceError(f"The `same` of the grader {self._name} raised {type(error).__name__}") from error
 
 
 def load_function(name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ _WORD = re.compile(r"\w\w+")
 
 
 def shorten(text: str) -> str:
-    """Leave out the middle of a long text, so that a score takes no longer than a millisecond or so."""
+    """Leave out the middle of a long text, so that a score takes milliseconds whatever comes."""
     return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} {text[-_HALF:]}"
 
 

@@ -1,4 +1,4 @@
-"""A learned score: how much a request would gain from the reference. Served by numpy alone, in about a millisecond.
+"""A learned score: how much a request would gain from the reference. Served by numpy alone, in a few milliseconds.
 
 Two logistic regressions say how likely the plan's answer is wrong and how likely the reference's would be; their
 difference is what escalating gains. A request that both get wrong gains nothing, however hard it is.

@@ -26,7 +26,6 @@ class Answer(msgspec.Struct, frozen=True):
     content: str
     output_tokens: int = 0
     logprobs: tuple[float, ...] = ()  # of its tokens, where the provider tells them
-    consistent: float | None = None  # which share of repeated answers says the same, 0 to 1
     finish_reason: str = "stop"
 
 

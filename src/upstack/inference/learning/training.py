@@ -69,10 +69,6 @@ class Counted:
             self._last = (key, self._weigh(rows))
         return self._last[1]
 
-    def forget(self) -> None:
-        """Let go of what was weighed last."""
-        self._last = None
-
     def _weigh(self, rows: Rows) -> Weighed:
         having = np.bincount(self._matrix[rows].indices, minlength=self._matrix.shape[1])
         columns = np.flatnonzero(having >= _TWICE)
@@ -101,7 +97,7 @@ class Design:
     """How rows are described to what learns: fixed by some rows, without their losses, then the same for all.
 
     Rows that are fewer than the runs in them are turned into as few columns: a penalty on the length of the weights
-    does not see the difference, and learning takes a hundredth of the time.
+    does not see the difference, and there is far less to learn.
     """
 
     def __init__(self, sheet: Sheet, rows: Rows, recipe: Recipe) -> None:

@@ -51,7 +51,6 @@ class Confidence(msgspec.Struct, frozen=True, tag="confidence"):
     """Cheap first: how sure the model itself is of its answer, without anything learned from other requests."""
 
     route: str
-    signal: str  # "logprobs": of its tokens, the mean; "consistency": how often it says the same when asked again
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -59,11 +58,9 @@ class Confidence(msgspec.Struct, frozen=True, tag="confidence"):
         return (self.route,)
 
     def step(self, seen: Seen) -> Ask | Propose:
-        """Ask, and take the signal for a score; an answer without it is not trusted."""
+        """Ask, and score by the mean log-probability of the answer's tokens; one without any is not trusted."""
         answer = seen.answer(self.route)
         if answer is None:
             return Ask(self.route)
-        if self.signal == "logprobs":
-            logprobs = answer.logprobs
-            return Propose(self.route, -sum(logprobs) / len(logprobs) if logprobs else float("inf"))
-        return Propose(self.route, float("inf") if answer.consistent is None else 1.0 - answer.consistent)
+        logprobs = answer.logprobs
+        return Propose(self.route, -sum(logprobs) / len(logprobs) if logprobs else float("inf"))
