@@ -1,6 +1,6 @@
 """Writes docs/reference/*.md from the code; `--check` says which of them is stale.
 
-A page is made from what runs: the structs of core/config.py with the comments beside their fields, the error tree, the
+A page is made from what runs: the structs of core/config/tables.py with the comments beside their fields, the error tree, the
 command line's own help, the catalogue of providers, the table of metrics.
 """
 
@@ -24,6 +24,7 @@ import typer
 from upstack import cli
 from upstack.application.gateway import exposition
 from upstack.core import config, errors
+from upstack.core.config import tables
 from upstack.foundation import catalog
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +90,7 @@ def config_page() -> str:
 
 def _config_tables(struct: type[msgspec.Struct], path: str) -> Iterator[str]:
     """One section a table, the tables inside it after it."""
-    comments = _members(config, struct.__name__)
+    comments = _members(tables, struct.__name__)
     rows, inner = [], []
     for field in msgspec.structs.fields(struct):
         child, many = _child(field.type)

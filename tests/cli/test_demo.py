@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from benchmarks.converters import zeroeval
+from tests import plain
 from tests.cli.calling import Done, Terminal, background, call, environ, eventually
 from tests.cli.recording import independent_sum, record, recorded_row
 from upstack.application.data.generate import SIMULATED_LARGE, SIMULATED_SMALL, generate_traffic
@@ -129,7 +130,7 @@ def test_in_a_terminal_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
         commands = [line.strip() for line in screen.partition("Try it:")[2].splitlines() if line.startswith("  ")]
         assert [Path(command.split()[0]).name for command in commands] == ["curl", "upstack", "upstack"]
         body = json.loads((folder / "request.json").read_text())
-        answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=10)
+        answer = plain.post(f"{url}/chat/completions", json=body, timeout=10)
         assert answer.status_code == 200
         for command in commands[1:]:
             _, _, rest = command.partition(" ")
@@ -140,7 +141,7 @@ def test_in_a_terminal_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
         assert terminal.end() == 0
     assert not folder.exists()
     with pytest.raises(httpx2.ConnectError):
-        httpx2.get(f"{url}/models")
+        plain.get(f"{url}/models")
 
 
 IGNORING_INT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # as a script's background has it

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.cli.calling import call
 from tests.gateway.serving import Serving, chat, provider
 from upstack.testing import EchoProvider
@@ -39,7 +39,7 @@ def test_a_key_runs_dry_at_the_right_request(tmp_path: Path) -> None:
         with Serving(tmp_path, (tmp_path / "upstack.toml").read_text()) as gateway:
             headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
             url = f"{gateway.url}/v1/chat/completions"
-            answers = [httpx2.post(url, content=body, headers=headers) for _ in range(right + 2)]
+            answers = [plain.post(url, content=body, headers=headers) for _ in range(right + 2)]
             statuses = [answer.status_code for answer in answers]
             listed = call("keys", "list", "--json", cwd=tmp_path).json
         assert statuses == [200] * right + [402] * 2

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import typer
 
 import upstack
+from tests import plain
 from tests.cli.calling import Terminal, background, call
 from upstack.cli import app
 
@@ -103,7 +103,7 @@ def test_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
             "receipts": "required",
             "ledger": "upstack.db",
         }
-        assert httpx2.get(f"{said['url']}/models").status_code == 200
+        assert plain.get(f"{said['url']}/models").status_code == 200
         process.terminate()
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (0, "")

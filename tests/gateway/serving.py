@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
+from tests import plain
 from tests.canaries import CANARY
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.limits.meters import Meters
@@ -112,11 +113,11 @@ class Serving:
 
     def post(self, body: Any, **headers: str) -> httpx2.Response:
         """One chat completion, plain."""
-        return httpx2.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+        return plain.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
     def get(self, path: str) -> httpx2.Response:
         """One GET."""
-        return httpx2.get(self.url + path, timeout=30)
+        return plain.get(self.url + path, timeout=30)
 
     def receipt(self, receipt_id: str) -> dict[str, Any]:
         """A receipt as the endpoint gives it."""

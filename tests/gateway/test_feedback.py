@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from tests.gateway.test_keys import TABLES, bearer, error
 from upstack.core.store.verify import verify
@@ -36,12 +37,12 @@ def ask(gateway: Serving, key: str = "app", **headers: str) -> str:
 
 def tell(gateway: Serving, key: str, **said: Any) -> httpx2.Response:
     """Tell an outcome."""
-    return httpx2.post(f"{gateway.url}/v1/feedback", json=said, headers=bearer(key), timeout=30)
+    return plain.post(f"{gateway.url}/v1/feedback", json=said, headers=bearer(key), timeout=30)
 
 
 def shown(gateway: Serving, receipt: str, key: str = "app") -> Any:
     """The receipt as the gateway explains it."""
-    return httpx2.get(f"{gateway.url}/v1/receipts/{receipt}", headers=bearer(key)).json()
+    return plain.get(f"{gateway.url}/v1/receipts/{receipt}", headers=bearer(key)).json()
 
 
 def test_an_outcome_is_told_shown_and_superseded(gateway: Serving) -> None:
@@ -102,7 +103,7 @@ def test_foreign_and_unknown_receipts_are_not_told_of(gateway: Serving) -> None:
     receipt = ask(gateway)
     for wanted in (receipt, "rcpt_unknown", "x" * 5000, ""):
         assert error(tell(gateway, "narrow", receipt=wanted, value=True)) == (404, "receipt_not_found")
-    assert httpx2.post(f"{gateway.url}/v1/feedback", json={"receipt": receipt, "value": True}).status_code == 401
+    assert plain.post(f"{gateway.url}/v1/feedback", json={"receipt": receipt, "value": True}).status_code == 401
     assert shown(gateway, receipt)["outcomes"] == []
 
 
@@ -119,7 +120,7 @@ def test_a_demonstration_is_kept_as_it_stands(gateway: Serving, demonstration: s
     receipt = ask(gateway)
     body = f'{{"receipt": "{receipt}", "demonstration": {demonstration}}}'.encode()
     headers = bearer("app") | {"content-type": "application/json"}
-    assert httpx2.post(f"{gateway.url}/v1/feedback", content=body, headers=headers).status_code == 201
+    assert plain.post(f"{gateway.url}/v1/feedback", content=body, headers=headers).status_code == 201
     assert gateway.rows("SELECT demonstration FROM outcome_contents ORDER BY outcome_seq DESC LIMIT 1") == [
         (demonstration.strip('"'),)
     ]
@@ -163,7 +164,7 @@ def test_what_is_no_outcome_is_named(gateway: Serving, body: bytes, status: int,
     receipt = ask(gateway)
     headers = bearer("app") | {"content-type": "application/json"}
     body = body.replace(b'"R"', f'"{receipt}"'.encode())
-    answer = httpx2.post(f"{gateway.url}/v1/feedback", content=body, headers=headers)
+    answer = plain.post(f"{gateway.url}/v1/feedback", content=body, headers=headers)
     assert answer.status_code == status, answer.text
     assert word in answer.json()["error"]["message"]
     assert shown(gateway, receipt)["outcomes"] == []
@@ -181,7 +182,7 @@ def test_fifty_megabytes_are_not_read(gateway: Serving) -> None:
     headers = bearer("app") | {"content-type": "application/json"}
     for content in (b"".join(pieces()), pieces()):
         try:
-            answer = httpx2.post(f"{gateway.url}/v1/feedback", content=content, headers=headers, timeout=30)
+            answer = plain.post(f"{gateway.url}/v1/feedback", content=content, headers=headers, timeout=30)
         except httpx2.TransportError:  # the connection was closed over what nobody reads
             continue
         assert error(answer) == (413, "body_too_large")
@@ -195,7 +196,7 @@ def test_a_flood_from_one_source_ends(gateway: Serving) -> None:
     statuses: list[int] = []
 
     def flood() -> None:
-        with httpx2.Client(headers=bearer("app"), timeout=30) as http:
+        with plain.client(headers=bearer("app"), timeout=30) as http:
             for _ in range(260):
                 body = {"receipt": receipt, "value": 0.5}
                 statuses.append(http.post(f"{gateway.url}/v1/feedback", json=body).status_code)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.auth import Keys, new_key
 from upstack.core.config import KeyConfig
@@ -64,7 +65,7 @@ def test_a_key_is_taken_as_clients_send_it(gateway: Serving, headers: Any) -> No
     """OpenAI's, Anthropic's and Azure's header; with a key neither Host nor Origin matters."""
     answer = gateway.post(chat("task/triage"), **headers(KEYS["app"][0]))
     assert answer.status_code == 200
-    receipt = httpx2.get(f"{gateway.url}/v1/receipts/{answer.headers['x-upstack-receipt']}", headers=bearer("app"))
+    receipt = plain.get(f"{gateway.url}/v1/receipts/{answer.headers['x-upstack-receipt']}", headers=bearer("app"))
     assert (receipt.json()["key"], receipt.json()["team"]) == ("app", "dispatch")
     assert "Asked by the key app of the team dispatch." in receipt.json()["words"]
 
@@ -86,9 +87,9 @@ def test_who_has_no_key_gets_nowhere(gateway: Serving, headers: dict[str, str], 
     """Not to a model, a list, a receipt or the metrics; whether the process lives, everybody may ask."""
     assert error(gateway.post(chat("task/triage"), **headers)) == (401, code)
     for path in ("/v1/models", "/v1/receipts/rcpt_1", "/metrics", "/admin/health", "/nowhere"):
-        assert error(httpx2.get(gateway.url + path, headers=headers)) == (401, code)
-    assert httpx2.get(f"{gateway.url}/healthz", headers=headers).status_code == 200
-    assert httpx2.get(f"{gateway.url}/readyz", headers=headers).status_code == 200
+        assert error(plain.get(gateway.url + path, headers=headers)) == (401, code)
+    assert plain.get(f"{gateway.url}/healthz", headers=headers).status_code == 200
+    assert plain.get(f"{gateway.url}/readyz", headers=headers).status_code == 200
 
 
 def test_a_key_without_a_place_is_refused_before_its_body_is_read(gateway: Serving) -> None:
@@ -107,12 +108,12 @@ def test_roles_keep_to_their_surfaces(gateway: Serving) -> None:
         assert error(gateway.post(chat("task/triage"), **bearer(name))) == (403, "key_not_allowed")
     for path in ("/metrics", "/admin/health"):
         for name in ("app", "reviewer"):
-            assert error(httpx2.get(gateway.url + path, headers=bearer(name))) == (403, "key_not_allowed")
-        assert httpx2.get(gateway.url + path, headers=bearer("boss")).status_code == 200
+            assert error(plain.get(gateway.url + path, headers=bearer(name))) == (403, "key_not_allowed")
+        assert plain.get(gateway.url + path, headers=bearer("boss")).status_code == 200
     reload = {"x-upstack-admin": "1"}
-    refused = httpx2.post(f"{gateway.url}/admin/reload", headers=reload | bearer("app"))
+    refused = plain.post(f"{gateway.url}/admin/reload", headers=reload | bearer("app"))
     assert error(refused) == (403, "key_not_allowed")
-    assert httpx2.post(f"{gateway.url}/admin/reload", headers=reload | bearer("boss")).status_code == 200
+    assert plain.post(f"{gateway.url}/admin/reload", headers=reload | bearer("boss")).status_code == 200
 
 
 def test_a_narrow_key_asks_for_its_tasks_alone(gateway: Serving) -> None:
@@ -120,25 +121,25 @@ def test_a_narrow_key_asks_for_its_tasks_alone(gateway: Serving) -> None:
     assert gateway.post(chat("task/triage"), **bearer("narrow")).status_code == 200
     for model in ("fake/m", "fake/never-seen", "task/other"):
         assert error(gateway.post(chat(model), **bearer("narrow"))) == (403, "model_not_allowed")
-    listed = httpx2.get(f"{gateway.url}/v1/models", headers=bearer("narrow")).json()["data"]
+    listed = plain.get(f"{gateway.url}/v1/models", headers=bearer("narrow")).json()["data"]
     assert [row["id"] for row in listed] == ["task/triage"]
-    assert len(httpx2.get(f"{gateway.url}/v1/models", headers=bearer("app")).json()["data"]) > 1
+    assert len(plain.get(f"{gateway.url}/v1/models", headers=bearer("app")).json()["data"]) > 1
 
 
 def test_a_receipt_is_for_the_key_that_asked(gateway: Serving) -> None:
     """For another it does not exist; reviewers and admins see all."""
     mine = gateway.post(chat("task/triage"), **bearer("app")).headers["x-upstack-receipt"]
     url = f"{gateway.url}/v1/receipts/{mine}"
-    assert httpx2.get(url, headers=bearer("app")).status_code == 200
-    assert error(httpx2.get(url, headers=bearer("other"))) == (404, "receipt_not_found")
+    assert plain.get(url, headers=bearer("app")).status_code == 200
+    assert error(plain.get(url, headers=bearer("other"))) == (404, "receipt_not_found")
     for name in ("reviewer", "boss"):
-        assert httpx2.get(url, headers=bearer(name)).status_code == 200
+        assert plain.get(url, headers=bearer(name)).status_code == 200
 
 
 def test_a_keys_capture_keeps_less_never_more(gateway: Serving) -> None:
     """What it asked and was answered is not in the ledger where it says so."""
     asked = gateway.post(chat("task/triage", "a secret of the plant"), **bearer("other"))
-    receipt = httpx2.get(
+    receipt = plain.get(
         f"{gateway.url}/v1/receipts/{asked.headers['x-upstack-receipt']}", headers=bearer("other")
     ).json()
     assert (receipt["capture"], receipt["request"], receipt["answer"]) == ("none", None, None)
@@ -159,7 +160,7 @@ def test_episode_and_subject_come_from_headers_or_metadata(gateway: Serving) -> 
         asked = gateway.post(chat("task/triage", **members), **headers, **bearer("app"))
         assert asked.status_code == 200
         where = f"{gateway.url}/v1/receipts/{asked.headers['x-upstack-receipt']}"
-        receipt = httpx2.get(where, headers=bearer("app")).json()
+        receipt = plain.get(where, headers=bearer("app")).json()
         assert (receipt["episode"], receipt["subject"]) == expected
     for wrong in ("x" * 201, "", "a\nb"):
         answer = gateway.post(chat("task/triage", metadata={"upstack_subject": wrong}), **bearer("app"))
@@ -189,9 +190,9 @@ def test_beyond_loopback_only_with_keys(tmp_path: Path) -> None:
         Serving(tmp_path, bare).start()
     with Serving(tmp_path, bare + TABLES.replace('tasks = ["triage"]', "")) as serving:
         serving.config.write_text(bare)
-        refused = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"} | bearer("boss"))
+        refused = plain.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"} | bearer("boss"))
         assert (refused.status_code, "without keys" in refused.json()["error"]["message"]) == (422, True)
-        assert httpx2.get(f"{serving.url}/v1/models").status_code == 401
+        assert plain.get(f"{serving.url}/v1/models").status_code == 401
 
 
 def test_no_key_and_no_hash_shows_anywhere(gateway: Serving) -> None:
@@ -199,7 +200,7 @@ def test_no_key_and_no_hash_shows_anywhere(gateway: Serving) -> None:
     gateway.post(chat("task/triage"), authorization=f"Bearer {KEYS['app'][0]}x")
     seen = gateway.log.encode() + b"".join(file.read_bytes() for file in gateway.folder.glob("upstack.db*"))
     for path in ("/metrics", "/admin/health", "/v1/models"):
-        seen += httpx2.get(gateway.url + path, headers=bearer("boss")).content
+        seen += plain.get(gateway.url + path, headers=bearer("boss")).content
     for key, digest in KEYS.values():
         assert key.encode() not in seen
         assert digest.removeprefix("sha256:").encode() not in seen

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import SRC, Serving, chat, provider
 from upstack.application.gateway.reloader import SETTLE
 from upstack.testing import Answer, EchoProvider, FloodProvider, RawClient, ScriptedProvider, post_bytes
@@ -37,7 +37,7 @@ def test_100_reloads_during_10000_requests_fail_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def load() -> None:
-        with httpx2.Client(timeout=30) as session:
+        with plain.client(timeout=30) as session:
             while not stop.is_set():
                 answer = session.post(f"{serving.url}/v1/chat/completions", json=chat("task/t"))
                 statuses.append(answer.status_code)
@@ -54,7 +54,7 @@ def test_100_reloads_during_10000_requests_fail_nothing(tmp_path: Path) -> None:
             elif number % 2:
                 serving.process.send_signal(signal.SIGHUP)
             else:
-                answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
+                answer = plain.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
                 assert answer.status_code == 200
             while generation(serving) <= number:
                 time.sleep(0.005)
@@ -92,7 +92,7 @@ def test_a_file_left_empty_is_refused(tmp_path: Path) -> None:
     """A writer that died, or found the disk full, leaves an empty file, which is valid TOML and says nothing."""
     with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
         serving.config.write_text("")
-        answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"})
+        answer = plain.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"})
         assert answer.status_code == 422
         assert "empty" in answer.json()["error"]["message"]
         assert serving.post(chat("task/t")).status_code == 200
@@ -102,7 +102,7 @@ def test_a_broken_file_is_refused_and_the_old_state_stays(tmp_path: Path) -> Non
     """A reload that fails says why, at the command and in the log, and changes nothing."""
     with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
         serving.config.write_text(config_of(echo) + "\n[server]\nprot = 1\n")
-        answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"})
+        answer = plain.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"})
         assert answer.status_code == 422
         assert "server.prot" in answer.json()["error"]["message"]
         assert "`port`" in answer.json()["error"]["message"]
@@ -127,7 +127,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
 def test_reload_needs_the_admin_header(tmp_path: Path) -> None:
     """A page in a browser cannot trigger a reload."""
     with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
-        assert httpx2.post(f"{serving.url}/admin/reload").status_code == 403
+        assert plain.post(f"{serving.url}/admin/reload").status_code == 403
 
 
 def test_sigterm_drains(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_key_that_cannot_change_while_serving_is_refused(tmp_path: Path, line:
     """A reload that would be ignored in part is refused as a whole, and names the key."""
     with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
         serving.config.write_text(f"[server]\n{line}\n{config_of(echo)}")
-        answer = httpx2.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
+        answer = plain.post(f"{serving.url}/admin/reload", headers={"x-upstack-admin": "1"}, timeout=30)
         assert answer.status_code == 422
         assert f"server.{line.partition(' ')[0]} cannot change" in answer.json()["error"]["message"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.auth import new_key
 from upstack.testing import Answer, Move, ScriptedProvider, error_response
@@ -150,12 +151,12 @@ def test_streams_and_callers_who_leave_are_counted(gateway: Callable[..., Servin
     bearer = {"authorization": f"Bearer {APP}"}
     url = f"{serving.url}/v1/chat/completions"
     body = chat("fake/five", max_tokens=5, stream=True)
-    with httpx2.stream("POST", url, json=body, headers=bearer) as stream:
+    with plain.stream("POST", url, json=body, headers=bearer) as stream:
         assert stream.status_code == 200
         stream.read()
     for _ in range(2):
         with pytest.raises(httpx2.TimeoutException):
-            httpx2.post(url, json=chat("fake/slow", max_tokens=1), headers=bearer, timeout=0.1)
+            plain.post(url, json=chat("fake/slow", max_tokens=1), headers=bearer, timeout=0.1)
     time.sleep(0.6)
     assert [ask(serving).status_code for _ in range(3)] == [200, 200, 402]  # each who left may have cost a cent
 
@@ -215,7 +216,7 @@ def test_a_reload_changes_a_budget_and_keeps_what_was_spent(gateway: Callable[..
     admin = {"x-upstack-admin": "1", "authorization": f"Bearer {BOSS}"}
     for budget, answers in (("0.04", [200, 200, 402]), ("0.01", [402])):
         serving.config.write_text(text.replace("day = 0.02", f"day = {budget}"))
-        assert httpx2.post(f"{serving.url}/admin/reload", headers=admin).status_code == 200
+        assert plain.post(f"{serving.url}/admin/reload", headers=admin).status_code == 200
         assert [ask(serving).status_code for _ in answers] == answers
     assert spent(serving) == 4
 

@@ -7,9 +7,9 @@ import json
 import logging
 from pathlib import Path
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.auth import new_key
 from upstack.core import telemetry
@@ -34,9 +34,9 @@ def test_a_request_is_a_line_of_ids_and_sizes(tmp_path: Path, kind: str) -> None
             for body in (chat("broken/m", CONTENT), chat(f"nowhere/{CONTENT}"), {"model": CONTENT}, CONTENT):
                 serving.post(body, **bearer)
             serving.post(chat("echo/m", CONTENT), authorization=f"Bearer {SECRET}")
-            httpx2.get(f"{serving.url}/{CONTENT}?{CONTENT}", headers=bearer)
+            plain.get(f"{serving.url}/{CONTENT}?{CONTENT}", headers=bearer)
             raw = b'{"model": "' + CONTENT.encode() + b"\xff"
-            httpx2.post(
+            plain.post(
                 f"{serving.url}/v1/chat/completions", content=raw, headers=bearer | {"content-type": "application/json"}
             )
     receipt = answer.headers["x-upstack-receipt"]

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from upstack.testing import Answer, EchoProvider, ScriptedProvider, error_response
 from upstack.testing.answers import ChatRequest
@@ -115,7 +115,7 @@ def test_body_reaches_the_provider_unchanged_but_for_the_model(gateway: Serving,
         b'{"seed":1.50,"model":"cheap","messages":[{"role":"user","content":[{"type":"text","text":"a"},'
         b'{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],"x_new":{"b" : [1, 2]}}'
     )
-    answer = httpx2.post(
+    answer = plain.post(
         f"{gateway.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}
     )
     assert answer.status_code == 200

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import plain
 from tests.gateway.serving import Serving, chat, provider
 from upstack.application.gateway.auth import new_key
 from upstack.application.gateway.workers import QUICK_MOST
@@ -87,7 +88,7 @@ async def ask_many(serving: Serving, requests: int, clients: int, model: str = "
 
 def metric(serving: Serving, sample: str) -> float:
     """The value of a sample that begins so."""
-    page = httpx2.get(f"{serving.url}/metrics").text
+    page = plain.get(f"{serving.url}/metrics").text
     return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(sample))
 
 
@@ -161,7 +162,7 @@ def test_the_streams_of_a_worker_that_died_are_truncated_at_once(workers: Callab
 def broken_stream(serving: Serving, body: dict[str, Any]) -> str:
     """Begin a stream, kill every worker, and see the stream end: its receipt."""
     url = f"{serving.url}/v1/chat/completions"
-    with httpx2.stream("POST", url, json=body, headers=BEARER, timeout=10) as stream:
+    with plain.stream("POST", url, json=body, headers=BEARER, timeout=10) as stream:
         pieces = stream.iter_bytes()
         next(pieces)
         receipt = stream.headers["x-upstack-receipt"]

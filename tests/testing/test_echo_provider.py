@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.testing.kit import TEXT, ask_raw, chat
 from upstack.testing import EchoProvider, End
 
@@ -20,7 +20,7 @@ def echo() -> Iterator[EchoProvider]:
 
 def post(provider: EchoProvider, **fields: Any) -> dict[str, Any]:
     """The body of a plain answer."""
-    answer = httpx2.post(f"{provider.base_url}/chat/completions", json=chat(**fields))
+    answer = plain.post(f"{provider.base_url}/chat/completions", json=chat(**fields))
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -183,7 +183,7 @@ def test_a_reasoning_model_reasons_first(echo: EchoProvider) -> None:
 
 def test_models_are_listed(echo: EchoProvider) -> None:
     """`GET /v1/models` answers in the OpenAI shape."""
-    listed = httpx2.get(f"{echo.base_url}/models").json()
+    listed = plain.get(f"{echo.base_url}/models").json()
     assert [row["id"] for row in listed["data"]] == ["echo-1", "echo-reason"]
     assert listed["object"] == "list"
 
@@ -192,7 +192,7 @@ def test_delays_are_kept() -> None:
     """The headers go out at once, the first byte and the chunks when they are due."""
     with (
         EchoProvider(first_byte_delay_s=0.05, between_chunks_s=0.02) as provider,
-        httpx2.stream("POST", f"{provider.base_url}/chat/completions", json=chat("a b", stream=True)) as answer,
+        plain.stream("POST", f"{provider.base_url}/chat/completions", json=chat("a b", stream=True)) as answer,
     ):
         pieces = list(answer.iter_raw())
         assert answer.elapsed.total_seconds() >= 0.05 + 4 * 0.02 - 0.01

@@ -8,9 +8,9 @@ import json
 import time
 import zlib
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.testing.kit import TEXT, ask_raw, chat
 from upstack.testing import End, Fault, FlakyProvider, RawClient, RawResponse, Strikes, eventually, server
 
@@ -103,7 +103,7 @@ def test_a_share_is_drawn_by_seed() -> None:
     """The same seed fails the same requests; the others are echoed."""
 
     def pattern(seed: int) -> list[int]:
-        with FlakyProvider(Fault.STATUS_500, share=0.5, seed=seed) as provider, httpx2.Client() as client:
+        with FlakyProvider(Fault.STATUS_500, share=0.5, seed=seed) as provider, plain.client() as client:
             url = f"{provider.base_url}/chat/completions"
             found = [client.post(url, json=chat()).status_code for _ in range(40)]
             assert provider.failed == found.count(500)
@@ -279,7 +279,7 @@ def test_gzip_is_good_and_flushed_event_by_event(stream: bool) -> None:
     assert events[-2] == b"data: [DONE]\n\n"
     assert unpacker.eof
     with FlakyProvider(Fault.GZIP_BODY) as provider:
-        known = httpx2.post(f"{provider.base_url}/chat/completions", json=chat())
+        known = plain.post(f"{provider.base_url}/chat/completions", json=chat())
         assert known.json()["choices"][0]["message"]["content"] == TEXT
 
 

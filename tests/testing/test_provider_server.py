@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
+from tests import plain
 from tests.testing.kit import TEXT, ask_raw, chat
 from upstack.testing import (
     Answer,
@@ -47,7 +47,7 @@ def test_requests_are_recorded_as_they_came() -> None:
     body = b'{"model":"m",  "messages":[]}'
     with EchoProvider() as provider:
         ask_raw(provider, body, headers="X-One: 1\r\nX-Two: a\r\nx-two: b\r\n")
-        httpx2.get(f"{provider.base_url}/models?page=2")
+        plain.get(f"{provider.base_url}/models?page=2")
         sent, listed = provider.requests
     assert (sent.method, sent.path, sent.body) == ("POST", "/v1/chat/completions", body)
     assert sent.header("x-one") == "1"
@@ -61,7 +61,7 @@ def test_requests_are_recorded_as_they_came() -> None:
 def test_a_connection_is_kept_between_requests() -> None:
     """Requests of one connection are counted on one connection, and it is open until the client leaves."""
     with EchoProvider() as provider:
-        with httpx2.Client() as client:
+        with plain.client() as client:
             for _ in range(3):
                 client.post(f"{provider.base_url}/chat/completions", json=chat())
             assert provider.open_connections == 1
@@ -233,7 +233,7 @@ def test_recorded_bodies_are_bounded() -> None:
     """The oldest requests are forgotten when 64 MiB of bodies are kept."""
     with EchoProvider() as provider:
         for _ in range(8):
-            httpx2.post(f"{provider.base_url}/files", content=bytes(9 * 1024 * 1024))
+            plain.post(f"{provider.base_url}/files", content=bytes(9 * 1024 * 1024))
         assert provider.connections == 8
         assert len(provider.requests) == 7
 
@@ -279,7 +279,7 @@ def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
             stack.enter_context(process)
             processes.append(process)
         urls = [process.stdout.readline().strip() for process in processes if process.stdout]
-        answer = [httpx2.post(f"{url}/chat/completions", json=chat()) for url in urls[:3]]
+        answer = [plain.post(f"{url}/chat/completions", json=chat()) for url in urls[:3]]
         assert answer[0].json()["choices"][0]["message"]["content"] == TEXT
         assert answer[1].json()["choices"][0]["message"]["content"] == "first"
         assert answer[2].status_code == 503

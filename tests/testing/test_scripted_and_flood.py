@@ -4,8 +4,7 @@ import asyncio
 import json
 import time
 
-import httpx2
-
+from tests import plain
 from tests.testing.kit import ask_raw, chat
 from upstack.testing import (
     Answer,
@@ -89,7 +88,7 @@ def test_delays_are_kept() -> None:
     """`delay_s` comes before the status line, `first_byte_delay_s` between headers and body."""
     with ScriptedProvider(lambda _: Answer("x", delay_s=0.1, first_byte_delay_s=0.3)) as provider:
         started = time.monotonic()
-        with httpx2.stream("POST", f"{provider.base_url}/chat/completions", json=chat()) as answer:
+        with plain.stream("POST", f"{provider.base_url}/chat/completions", json=chat()) as answer:
             to_head = time.monotonic() - started
             assert json.loads(answer.read())["choices"][0]["message"]["content"] == "x"
             to_body = time.monotonic() - started

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.client import own_key, reason_of, refusal, through_proxy
+from upstack.application.client import own_key, reason_of, refusal, through_proxy, trust
 from upstack.application.gateway.explain import REPLAYED, cost_in_words
 from upstack.application.gateway.state import build_state
 from upstack.cli.answering import Answer, read_stream
@@ -90,7 +90,7 @@ def _tell(question: Question, model: str, answer: Answer, receipt: dict[str, Any
 def _client(base: str) -> httpx2.AsyncClient:
     """A client that waits as long as the gateway does."""
     limits = httpx2.Timeout(None, connect=10.0)
-    return httpx2.AsyncClient(trust_env=through_proxy(base), timeout=limits, headers=own_key())
+    return httpx2.AsyncClient(trust_env=through_proxy(base), verify=trust(base), timeout=limits, headers=own_key())
 
 
 async def _only_model(base: str | None, config: Path | None) -> str:

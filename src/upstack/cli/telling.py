@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from upstack.application.client import own_key, reason_of, refusal, through_proxy
+from upstack.application.client import own_key, reason_of, refusal, through_proxy, trust
 from upstack.cli.explaining import LAST, NOT_FOUND
 from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
@@ -111,7 +111,9 @@ async def _send(body: dict[str, Any], url: str | None, config: Path | None) -> d
     found = await asyncio.to_thread(running, url, config)
     async with contextlib.AsyncExitStack() as stack:
         base = await stack.enter_async_context(one_or_own(found, config))
-        http = httpx2.AsyncClient(trust_env=through_proxy(base), timeout=_TIMEOUT_S, headers=own_key())
+        http = httpx2.AsyncClient(
+            trust_env=through_proxy(base), verify=trust(base), timeout=_TIMEOUT_S, headers=own_key()
+        )
         try:
             response = await (await stack.enter_async_context(http)).post(f"{base}/v1/feedback", json=body)
         except httpx2.HTTPError as error:

@@ -14,7 +14,8 @@ DAY_S = 86_400.0
 
 Picodollars = int  # 1 USD = 10**12; a price of 1 USD per million tokens is 1,000,000 a token
 Capture = Literal["full", "hash", "none"]
-Strategy = Literal["fallback", "single"]
+# "reference": of a task for which nothing is certified; "shadow": of what is asked beside a check.
+Strategy = Literal["fallback", "first", "single", "agree", "cascade", "confidence", "precall", "reference", "shadow"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -118,13 +119,45 @@ class Target(msgspec.Struct, frozen=True):
     key: str  # "cheap" or "cheap#1" for the second credential
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What has to be proved before a cheaper plan answers a task, and when it is revoked."""
+
+    reference: tuple[str, str]  # route and behaviour version
+    arms: tuple[tuple[str, str], ...]  # of what may answer in its place
+    strategy: str
+    grader: str
+    fields: Mapping[str, float]
+    max_loss: float
+    confidence: float
+    min_checks: int
+    min_hours: float
+    revoke_loss: float
+    false_alarm_checks: int
+    expires_days: float
+    maturity_days: float
+
+
+class Proved(msgspec.Struct, frozen=True):
+    """What the ledger's certificates say of a task at present."""
+
+    certificate: str | None = None  # id; None: nothing is certified
+    strategy: str = "reference"
+    arms: tuple[tuple[str, str], ...] = ()  # routes, in the order they are asked before the reference, and versions
+    words: str = ""
+    expires_at: float = 0.0  # Unix seconds
+    plan: bytes = b""  # the policy, as it is kept
+    alarmed: bool = False  # the last one was revoked, and none has been issued since: all requests are checks
+
+
 class Task(msgspec.Struct, frozen=True):
     """A recurring kind of request."""
 
     name: str
     routes: tuple[str, ...]  # fallback order
     reference: str | None = None
-    strategy: Strategy = "fallback"
+    strategy: str = "fallback"
+    terms: Terms | None = None  # None: nothing is to be proved
+    shadow_rate: float = 0.0
     capture: Capture = "full"
     residency: tuple[str, ...] = ()  # empty: anywhere
     encrypt: bool = False
@@ -157,6 +190,9 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     why: str
     encrypt: bool = False
     ceiling: Ceiling | None = None  # None: a target's price is unknown
+    shadow_rate: float = 0.0  # chance that the request becomes a check
+    coin: float | None = None  # that chance, where the coin fell
+    check_of: str | None = None
 
 
 class State(msgspec.Struct, frozen=True):
@@ -172,6 +208,7 @@ class State(msgspec.Struct, frozen=True):
     capture: Capture = "full"
     retries: int = 2
     encrypt: bool = False
+    proved: Mapping[str, Proved] = {}  # by task
     reserve: tuple[int, float] = (4096, 60.0)  # tokens and seconds held for an answer that nothing bounds
     learned: tuple[str, ...] = ()  # plans that no configuration names, but callers; the oldest first
 
@@ -226,6 +263,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     reserved_picodollars: Picodollars | None = None  # held for each attempt before it was made: the most it may cost
     subject: str | None = None  # whom or what the content is about, kept and erased with it
     encrypted: bool = False  # the content is, in the ledger
+    coin: float | None = None  # chance of the coin that fell for it, which made it a check
+    check_of: str | None = None  # id of the check that this was asked for, beside it
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ def finish(
         reserved_picodollars=asked.reserved,
         subject=None if capture == "none" else request.subject,
         encrypted=plan.encrypt and capture != "none",
+        coin=plan.coin,
+        check_of=plan.check_of,
     )
 
 

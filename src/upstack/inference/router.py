@@ -6,13 +6,15 @@ import difflib
 import random
 from collections.abc import Iterable, Mapping
 from itertools import groupby
+from typing import cast
 
 from msgspec.structs import replace
 
 from upstack.core.errors import Failure, RequestError, SupplyError
-from upstack.core.types import Plan, Request, Route, State, Target, Task
+from upstack.core.types import Plan, Proved, Request, Route, State, Strategy, Target, Task
 from upstack.inference.cost import ceiling
 
+NOTHING_PROVED = Proved()
 LONGEST_COMPARED = 100  # characters of an unknown name; comparing takes the square of them
 
 
@@ -58,20 +60,54 @@ def route_plan(route: Route, state: State) -> Plan:
 def task_plan(task: Task, state: State) -> Plan:
     """Lay out the plan of a task: its routes in the configured order, those its residency forbids left out."""
     allowed = [state.routes[name] for name in task.routes if permits(task, state.routes[name])]
-    if task.strategy == "single":
-        allowed = allowed[:1]
+    strategy: Strategy = "fallback"
+    rate = 0.0
+    if task.strategy == "first":
+        strategy, allowed = "first", allowed[:1]
     order = ", then ".join(route.name for route in allowed)
+    why = f"{order}, in the configured order, nothing certified"
+    if task.terms is not None:
+        proved = state.proved.get(task.name, NOTHING_PROVED)
+        first = [name for name, version in proved.arms if state.routes[name].version == version]
+        if proved.certificate is None or len(first) < len(proved.arms):
+            strategy, first = "reference", []
+            why = f"the reference {task.terms.reference[0]}, as nothing is certified"
+        else:
+            strategy, why = cast("Strategy", proved.strategy), proved.words
+        ranks = {name: rank for rank, name in enumerate([*first, task.terms.reference[0]])}
+        allowed.sort(key=lambda route: ranks.get(route.name, len(ranks)))
+        rate = 1.0 if proved.alarmed else task.shadow_rate
     return Plan(
         model=f"task/{task.name}",
         task=task.name,
-        strategy=task.strategy,
+        strategy=strategy,
         targets=tuple(target for route in allowed for target in targets_of(route)),
         retries=state.retries,
         capture=task.capture,
-        why=f"task {task.name}: {order}, in the configured order, nothing certified",
+        why=f"task {task.name}: {why}",
         encrypt=task.encrypt,
         ceiling=ceiling(allowed, state.reserve),
+        shadow_rate=rate,
     )
+
+
+def shadow_plan(plan: Plan, route: Route, state: State, check: str) -> Plan:
+    """Lay out how a route is asked beside the answer to a check, which is the receipt's id."""
+    return replace(
+        route_plan(route, state),
+        model=plan.model,
+        task=shadow_task(plan.task or ""),
+        strategy="shadow",
+        capture="full",
+        encrypt=plan.encrypt,
+        check_of=check,
+        why=f"asked beside {check}, which is a check",
+    )
+
+
+def shadow_task(task: str) -> str:
+    """Under which name the spend of a task's checks is booked. No task has a slash in its own."""
+    return f"{task}/shadow"
 
 
 def permits(task: Task, route: Route) -> bool:

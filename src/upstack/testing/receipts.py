@@ -11,8 +11,9 @@ from upstack.core.types import Attempt, Outcome, Receipt, Usage
 
 _ids = ReceiptIds()
 
-# Changes that leave out what ledgers before version 3 did not know.
-UNASKED: dict[str, Any] = dict.fromkeys(("key", "team", "episode", "reserved_picodollars", "subject"))
+# Changes that leave out what ledgers before version 4, and before version 3, did not know.
+UNCHECKED: dict[str, Any] = dict.fromkeys(("coin", "check_of"))
+UNASKED: dict[str, Any] = dict.fromkeys(("key", "team", "episode", "reserved_picodollars", "subject")) | UNCHECKED
 
 # Changes that leave as little as a receipt can have.
 BARE: dict[str, Any] = {
@@ -64,6 +65,8 @@ def make_receipt(**changes: Any) -> Receipt:
         episode="shift 3",
         reserved_picodollars=5000,
         subject="driver 17",
+        coin=0.05,
+        check_of="rcpt_018c",
     )
     return replace(receipt, **changes)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from upstack.application.client import PROBE_S, judge, reason_of, through_proxy
+from upstack.application.client import PROBE_S, judge, reason_of, through_proxy, trust
 from upstack.application.doctor.finding import Finding
 from upstack.application.doctor.settings import Settings
 from upstack.core.errors import SupplyError
@@ -37,7 +37,7 @@ async def reach(settings: Settings, base: str) -> list[Finding]:
 
 async def _gateway(base: str) -> list[Finding]:
     try:
-        async with httpx2.AsyncClient(trust_env=through_proxy(base), timeout=PROBE_S) as http:
+        async with httpx2.AsyncClient(trust_env=through_proxy(base), verify=trust(base), timeout=PROBE_S) as http:
             found, words = judge(await http.get(f"{base}/readyz"))
     except httpx2.HTTPError:
         return [Finding("note", "gateway", f"none runs at {base}", "start it with `upstack serve`")]
@@ -52,7 +52,7 @@ async def _gateway(base: str) -> list[Finding]:
 async def _provider(provider: Provider, sources: Sequence[str]) -> list[Finding]:
     """Ask for its list of models with each of its keys."""
     try:
-        verify = Contexts().get(provider.tls) if provider.base_url.startswith("https:") else True
+        verify = Contexts().get(provider.tls) if provider.base_url.startswith("https:") else trust(provider.base_url)
     except SupplyError as error:
         remedy = f"check ca_bundle, client_cert and client_key of [providers.{provider.name}]"
         return [Finding("problem", "reach", f"{provider.name}: {error.message}", remedy)]
@@ -105,7 +105,7 @@ async def _unconfigured(row: Row) -> list[Finding]:
     """Look whether such a server runs at its usual port of this machine."""
     base = f"http://127.0.0.1:{row.default_port}"
     try:
-        async with httpx2.AsyncClient(trust_env=False, timeout=_LOCAL_S) as http:
+        async with httpx2.AsyncClient(trust_env=False, verify=trust(base), timeout=_LOCAL_S) as http:
             answer = await http.get(f"{base}/v1/models")
             if not _lists_models(answer) or judge(await http.get(f"{base}/readyz"))[0] != "something else":
                 return []

@@ -20,11 +20,11 @@ from upstack.application.gateway.dialects import chat
 from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, choices_wanted
 from upstack.application.gateway.lines import EVENTS, JSON, lines, retry_after
 from upstack.application.gateway.sink import Sink
+from upstack.application.gateway.trial import Trial
 from upstack.core.errors import Failure, LedgerError, LimitError, SupplyError, UpstackError
 from upstack.core.telemetry import detail, tell_request
-from upstack.core.types import Attempt, Capture, Plan, Receipt, ReceiptState, Request, Target, Usage
+from upstack.core.types import Attempt, Capture, Plan, Receipt, ReceiptState, Request, Usage
 from upstack.inference.cascade import Tried, next_step, summary
-from upstack.inference.cost import cost
 from upstack.inference.receipts import Asked, Ending, finish, surely_free
 from upstack.inference.router import decide
 
@@ -46,20 +46,15 @@ class Exchange:
     """A request in flight. Implements `Receiver`; the sink calls `gone`, `pause` and `resume`."""
 
     __slots__ = (
-        "_attempt_at",
         "_attempts",
         "_began",
-        "_body",
         "_call",
         "_caller",
         "_created",
         "_early",
-        "_first_byte",
         "_flows",
         "_gateway",
-        "_head",
         "_hold",
-        "_index",
         "_known",
         "_note",
         "_opened",
@@ -68,11 +63,8 @@ class Exchange:
         "_plan",
         "_receipt",
         "_request",
-        "_size",
-        "_status",
-        "_stream",
-        "_target",
         "_timer",
+        "_trial",
         "_tried",
         "_waits",
         "id",
@@ -81,7 +73,6 @@ class Exchange:
 
     _request: Request
     _plan: Plan
-    _target: Target
     _out: tuple[int, bytes, bytes]
     _receipt: Receipt
 
@@ -99,8 +90,7 @@ class Exchange:
         self._hold: Hold | None = None
         self._note: str | None = None
         self._waits = 0  # for a share of a budget
-        self._stream: ChatStream | None = None
-        self._first_byte: float | None = None
+        self._trial: Trial | None = None  # the attempt under way, or the last one
         self._known = False  # the ledger knows of the stream: its first byte may go out
         self._opened = False  # committed to this attempt: the caller has its first byte, or will
         self._flows = False  # the caller has its first byte
@@ -115,15 +105,29 @@ class Exchange:
             self._request = chat.read_request(body, headers)
             may_ask(self._caller, self._request.model)
             state = gateway.state_for(self._request.model)
-            self._plan = plan = decide(self._request, state, self._began, gateway.rng)
+            plan = decide(self._request, state, self._began, gateway.rng)
             if self._caller is not None and self._caller.capture is not None:
-                self._plan = replace(plan, capture=min(plan.capture, self._caller.capture, key=_LEAST.index))
+                plan = replace(plan, capture=min(plan.capture, self._caller.capture, key=_LEAST.index))
+            if plan.shadow_rate:
+                plan = gateway.shadows.toss(plan)
+        except UpstackError as error:
+            self.refuse(error)
+            return
+        self.run(plan)
+
+    def check(self, request: Request, plan: Plan) -> None:
+        """Ask beside an answer."""
+        self._request = request
+        self.run(plan)
+
+    def run(self, plan: Plan) -> None:
+        """Make the first attempt, if no limit is in the way."""
+        self._plan = plan
+        gateway = self._gateway
+        try:
             self._hold = gateway.meters.enter(self._caller, plan, self._request, self._created)
         except LimitError as error:
             self._deny(error)
-            return
-        except UpstackError as error:
-            self.refuse(error)
             return
         gateway.live.add(self)
         self._attempt(0)
@@ -132,11 +136,11 @@ class Exchange:
         """The caller left: cancel the provider, keep the record."""
         if self._over:
             return
-        stream = self._stream
-        if self._call is not None:
-            self._add(self._record("cancelled", None if stream is None else stream.usage, billed=True))
+        trial = self._trial
+        if trial is not None and self._call is not None:
+            self._add(self._record(trial, "cancelled", trial.usage, billed=True))
         self._stop()
-        self._end("cancelled", 499, "client_gone", answer=None if stream is None else stream.answer())
+        self._end("cancelled", 499, "client_gone", answer=_streamed(trial))
 
     def pause(self) -> None:
         """The caller does not read: read no more from the provider."""
@@ -169,30 +173,25 @@ class Exchange:
             if refusal is not None:
                 self._refused(refusal, index)
                 return
-        self._index = index
-        self._target = target = self._plan.targets[index]
-        self._attempt_at = now
-        self._status: int | None = None
-        self._first_byte = None
-        self._body: list[bytes] = []
-        self._size = 0
-        self._stream = None
+        target = self._plan.targets[index]
+        self._trial = trial = Trial(target, index, now)
         if gateway.health.resting:
             gateway.health.started(target.key, now)
-        if self._request.stream:
-            self._announce()
+        if self._request.stream or self._plan.coin is not None:
+            self._announce(trial)
         self._call = gateway.backends[target.route.provider.backend].send(target, self._request, self)
         if self.sink.paused:
             self._call.pause()
 
     def on_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         """Receive the provider's status and headers."""
-        self._status = status
-        self._head = headers
+        trial = self._trial
+        assert trial is not None  # noqa: S101 - it was asked
+        trial.status, trial.head = status, headers
         request = self._request
         if status == 200 and request.stream and headers.get(b"content-type", b"").lower().startswith(_STREAM):
             kept = self._plan.capture != "none" and self._gateway.receipts != "off"
-            self._stream = ChatStream(
+            trial.stream = ChatStream(
                 strip_usage=not request.wants_usage,
                 keep=self._gateway.limits.max_answer_bytes if kept else 0,
                 choices=choices_wanted(request.fields["n"]) if "n" in request.fields else 1,
@@ -202,13 +201,15 @@ class Exchange:
 
     def on_body(self, data: bytes) -> None:
         """Receive a piece of the body."""
-        if self._first_byte is None:
-            self._first_byte = self._gateway.clock.monotonic()
-        stream = self._stream
+        trial = self._trial
+        assert trial is not None  # noqa: S101 - it was asked
+        if trial.first_byte is None:
+            trial.first_byte = self._gateway.clock.monotonic()
+        stream = trial.stream
         if stream is None:
-            self._body.append(data)
-            self._size += len(data)
-            if self._size > self._gateway.limits.max_answer_bytes:
+            trial.body.append(data)
+            trial.size += len(data)
+            if trial.size > self._gateway.limits.max_answer_bytes:
                 limit = self._gateway.limits.max_answer_bytes
                 self._fail(SupplyError(Failure.TOO_LARGE, f"the answer is above server.max_answer_bytes ({limit})"))
         elif not self._over:
@@ -221,22 +222,22 @@ class Exchange:
     def on_end(self) -> None:
         """The body is whole."""
         self._call = None
-        if self._over:
+        trial = self._trial
+        if self._over or trial is None:
             return
-        stream = self._stream
-        if stream is not None:
-            self._pass_on(stream, stream.end(), ended=True)
+        if trial.stream is not None:
+            self._pass_on(trial.stream, trial.stream.end(), ended=True)
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        if self._status != 200:
-            body = chat.redacted(body, self._target)
-            self._body = [body]
-            self._fail(chat.refusal(self._status or 0, self._head, body, self._gateway.clock.time()))
+        body = trial.whole()
+        if trial.status != 200:
+            body = chat.redacted(body, trial.target)
+            trial.body = [body]
+            self._fail(chat.refusal(trial.status or 0, trial.head, body, self._gateway.clock.time()))
         elif self._request.stream:
-            kind = self._head.get(b"content-type", b"no content type")[:60].decode("latin-1")
+            kind = trial.head.get(b"content-type", b"no content type")[:60].decode("latin-1")
             self._fail(SupplyError(Failure.MALFORMED, f"asked for a stream, got {kind}"))
         else:
-            self._finish_whole(body)
+            self._finish_whole(trial, body)
 
     def on_failure(self, error: SupplyError) -> None:
         """The call broke."""
@@ -257,9 +258,9 @@ class Exchange:
         elif ended or stream.done:
             self._finish_stream(stream)
 
-    def _announce(self) -> None:
+    def _announce(self, trial: Trial) -> None:
         """Tell the ledger that a stream may begin: its commit and the provider's first token are waited for at once."""
-        opening = [*self._attempts, self._record(None, None, billed=True)]
+        opening = [*self._attempts, self._record(trial, None, None, billed=True)]
         receipt = self._make_receipt("open", 200, None, opening, None)
         self._gateway.record_opening(receipt, None if self._known else self._announced)
 
@@ -273,8 +274,8 @@ class Exchange:
             if self._call is not None and not self.sink.paused:
                 self._call.resume()
             return
-        if self._call is not None:
-            self._add(self._record("cancelled", None, billed=True))
+        if self._trial is not None and self._call is not None:
+            self._add(self._record(self._trial, "cancelled", None, billed=True))
         self._stop()
         self._opened, self._early = False, None
         self._out = (error.status, JSON, chat.error_body(error))
@@ -309,19 +310,20 @@ class Exchange:
 
     # -- ends --------------------------------------------------------------------------------------------------
 
-    def _finish_whole(self, body: bytes) -> None:
+    def _finish_whole(self, trial: Trial, body: bytes) -> None:
         try:
             usage = chat.read_answer(body)
         except SupplyError as error:
             self._fail(error)
             return
-        self._add(self._answered(usage))
+        self._add(self._answered(trial, usage))
         self._out = (200, self._headers(JSON), body)
         self._end("answered", 200, None, answer=body)
 
     def _finish_stream(self, stream: ChatStream) -> None:
         held = stream.take_held()  # an answer may rightly have no content at all
-        self._add(self._answered(stream.usage))
+        assert self._trial is not None  # noqa: S101 - the stream is its
+        self._add(self._answered(self._trial, stream.usage))
         if not self._opened:
             self._open(held)
         call, self._call = self._call, None
@@ -337,7 +339,8 @@ class Exchange:
         self._stop()
         self._note_failure(error)
         now = gateway.clock.monotonic()
-        gateway.health.failed(self._target.key, error, now)
+        if self._trial is not None:
+            gateway.health.failed(self._trial.target.key, error, now)
         if self._opened:
             self._fail_for_good(error)
             return
@@ -350,21 +353,22 @@ class Exchange:
             self._attempt(step.index)
 
     def _note_failure(self, error: SupplyError) -> None:
-        billed = not surely_free(error.failure, self._status)
-        usage = self._stream.usage if self._stream is not None else None
-        self._add(self._record(error.failure.value, usage, billed=billed))
-        self._tried.append(Tried(self._index, error))
+        trial = self._trial
+        assert trial is not None  # noqa: S101 - it failed
+        billed = not surely_free(error.failure, trial.status)
+        self._add(self._record(trial, error.failure.value, trial.usage, billed=billed))
+        self._tried.append(Tried(trial.index or 0, error))
 
     def _fail_for_good(self, error: SupplyError) -> None:
-        if self._opened:
-            shown = SupplyError(error.failure, f"{self._target.route.name}: {error.message}; the answer is incomplete")
-            self._out = (200, b"", chat.error_event(shown))
-            answer = self._stream.answer() if self._stream is not None else None
-            self._end("truncated", 200, error.code, answer=answer)
+        trial = self._trial
+        if trial is not None and self._opened:
+            message = f"{trial.target.route.name}: {error.message}; the answer is incomplete"
+            self._out = (200, b"", chat.error_event(SupplyError(error.failure, message)))
+            self._end("truncated", 200, error.code, answer=_streamed(trial))
             return
-        if error.failure in _CALLERS:  # the provider's own words about the caller's request
-            status = self._status or 400
-            self._out = (status, self._headers(JSON), b"".join(self._body))
+        if trial is not None and error.failure in _CALLERS:  # the provider's own words about the caller's request
+            status = trial.status or 400
+            self._out = (status, self._headers(JSON), trial.whole())
             self._end("failed", status, error.code)
             return
         shown = summary(self._plan, self._tried)
@@ -405,6 +409,7 @@ class Exchange:
             self._gateway.live.discard(self)
             self._gateway.metrics.note(self._receipt)
             self._gateway.record(self._receipt, None)
+            self._ask_beside()
         else:
             self._gateway.record(self._receipt, self._recorded)
 
@@ -418,6 +423,7 @@ class Exchange:
             status, headers, body = error.status, JSON, chat.error_body(error)
         else:
             self._gateway.metrics.note(self._receipt)
+            self._ask_beside()
         if self._early is not None and error is None:
             self._send_early()
         if self._flows:
@@ -425,6 +431,11 @@ class Exchange:
             self.sink.close(chat.error_event(error) if error is not None else body, clean=not failed)
         else:
             self.sink.respond(status, headers, body)
+
+    def _ask_beside(self) -> None:
+        """Have the other routes of a check asked, once its own receipt is on its way or there."""
+        if self._plan.coin is not None:
+            self._gateway.shadows.ask(self._request, self._plan, self._receipt)
 
     # -- records -----------------------------------------------------------------------------------------------
 
@@ -436,36 +447,20 @@ class Exchange:
             tokens = usage.input_tokens + usage.output_tokens if usage is not None else None if cost is None else 0
             self._hold.settle(cost, tokens, self._gateway.clock.monotonic())
 
-    def _answered(self, usage: Usage | None) -> Attempt:
-        attempt = self._record(None, usage, billed=True)
-        self._gateway.health.answered(self._target.key, attempt.first_byte_s or 0.0)
+    def _answered(self, trial: Trial, usage: Usage | None) -> Attempt:
+        attempt = self._record(trial, None, usage, billed=True)
+        self._gateway.health.answered(trial.target.key, attempt.first_byte_s or 0.0)
         return attempt
 
-    def _record(self, failure: str | None, usage: Usage | None, *, billed: bool) -> Attempt:
-        """Make the record of the attempt under way; not `billed`: it costs nothing, for sure."""
-        route = self._target.route
-        duration = self._gateway.clock.monotonic() - self._attempt_at
-        return Attempt(
-            route.name,
-            route.provider.name,
-            route.model,
-            route.version,
-            self._target.credential,
-            self._status,
-            failure,
-            self._attempt_at - self._began,
-            None if self._first_byte is None else self._first_byte - self._attempt_at,
-            duration,
-            usage,
-            None if route.price is None else route.price.version,
-            cost(usage, route.price, duration) if billed else 0,
-        )
+    def _record(self, trial: Trial, failure: str | None, usage: Usage | None, *, billed: bool) -> Attempt:
+        return trial.record(self._began, self._gateway.clock.monotonic(), failure, usage, billed=billed)
 
     def _make_receipt(
         self, state: ReceiptState, status: int, error: str | None, attempts: Sequence[Attempt], answer: bytes | None
     ) -> Receipt:
         duration = self._gateway.clock.monotonic() - self._began
-        first_byte = None if self._first_byte is None else self._first_byte - self._began
+        heard = None if self._trial is None else self._trial.first_byte
+        first_byte = None if heard is None else heard - self._began
         ending = Ending(state, status, duration, error, first_byte, answer)
         salt = os.urandom(16) if self._plan.capture == "hash" else b""
         return finish(self.id, self._created, self._request, self._plan, attempts, ending, self._asked(), salt)
@@ -480,7 +475,9 @@ class Exchange:
 
     def _headers(self, kind: bytes) -> bytes:
         kept = None if self._gateway.receipts == "off" else self.id
-        return lines(kind, kept, self._target.route.name, {} if self._status is None else self._head)
+        trial = self._trial
+        assert trial is not None  # noqa: S101 - it was asked
+        return lines(kind, kept, trial.target.route.name, trial.head)
 
     def refuse(self, error: UpstackError) -> None:
         """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
@@ -492,3 +489,8 @@ class Exchange:
             error.retry_after if isinstance(error, SupplyError | LimitError) else 1.0 if error.status == 503 else None
         )
         self.sink.respond(error.status, JSON + retry_after(wait), chat.error_body(error))
+
+
+def _streamed(trial: Trial | None) -> bytes | None:
+    """What a stream has said, as one completion."""
+    return None if trial is None or trial.stream is None else trial.stream.answer()

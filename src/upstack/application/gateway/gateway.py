@@ -13,13 +13,14 @@ from msgspec.structs import replace
 from upstack.application.gateway.auth import Keys
 from upstack.application.gateway.limits.meters import Meters
 from upstack.application.gateway.metrics import Metrics
-from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys
+from upstack.application.gateway.shadows import Shadows
+from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys, with_proved
 from upstack.core.clock import Clock
 from upstack.core.config import Config, ServerConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.base import Ledger
 from upstack.core.telemetry import is_detailed
-from upstack.core.types import Receipt, State
+from upstack.core.types import Proved, Receipt, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
 from upstack.inference.router import configured
@@ -65,6 +66,7 @@ class Gateway:
         self.health = Health(self._health_changed)
         self.metrics = Metrics()
         self.live: set[Live] = set()
+        self.shadows = Shadows(self)
         self.draining = False
         self.detailed = is_detailed()  # a line of the log for each request
         self.on_learned: Callable[[], None] = _nothing  # there may be a route that was not there before
@@ -98,8 +100,13 @@ class Gateway:
         self.receipts = config.server.receipts
         self.keys = Keys.of(config)
         self.meters = meters
-        self.state = replace(state, resting=self.health.resting, held=self.health.held)
+        state = replace(state, resting=self.health.resting, held=self.health.held)
+        self.state = with_proved(state, self.state.proved)
         self.health.forget(target_keys(state.plans))
+
+    def prove(self, proved: Mapping[str, Proved]) -> None:
+        """Take what is certified now: promotion and rollback are this swap."""
+        self.state = with_proved(self.state, proved)
 
     def reprice(self, now: datetime) -> None:
         """Take the prices of `now`, where one has changed by itself since the last look."""

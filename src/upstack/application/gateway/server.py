@@ -20,6 +20,7 @@ from upstack.application.gateway.app import build_app
 from upstack.application.gateway.gateway import Gateway
 from upstack.application.gateway.hot import HotProtocol, hot_protocol
 from upstack.application.gateway.limits.source import MeterSource
+from upstack.application.gateway.proofs import Proofs
 from upstack.application.gateway.reloader import Reloader
 from upstack.application.gateway.retention import keep_no_longer
 from upstack.application.gateway.setup import Listening, Options, read_config, state_of
@@ -98,7 +99,9 @@ async def serve(
         if place is not None:
             reloader.together = Together(gateway, place, slots)
             asyncio.get_running_loop().add_reader(place.leash, stop.set)
-        keepers = [asyncio.ensure_future(source.keep_leases())]
+        proofs = Proofs(gateway, leads=place is None or place.row == 1)
+        await proofs.look()
+        keepers = [asyncio.ensure_future(source.keep_leases()), asyncio.ensure_future(proofs.keep())]
         if place is None or place.row == 1:
             keepers.append(asyncio.ensure_future(keep_no_longer(gateway)))
         try:

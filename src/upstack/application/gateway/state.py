@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec.structs import replace
 
-from upstack.core.config import Config, TaskConfig
+from upstack.core.config import UNCERTIFIED, Config, TaskConfig
 from upstack.core.errors import ConfigError
-from upstack.core.types import Plan, Price, Provider, Route, State, Task
+from upstack.core.types import Plan, Price, Proved, Provider, Route, State, Task, Terms
 from upstack.foundation.catalog import providers_from, why_missing
 from upstack.foundation.prices import price_changes_at, price_for
 from upstack.inference.cost import ceiling
+from upstack.inference.drift import revoke_loss
+from upstack.inference.graders.making import make_grader
 from upstack.inference.router import permits, route_plan, task_plan
 
 LEARNED_ROUTES = 512  # "provider/model" names remembered beside the configured ones
@@ -147,6 +149,13 @@ def reprice_at(state: State, now: datetime) -> datetime | None:
     return min((moment for moment in changes if moment is not None), default=None)
 
 
+def with_proved(state: State, proved: Mapping[str, Proved]) -> State:
+    """Take what is certified now: the plans of the tasks that it concerns are laid out anew."""
+    state = replace(state, proved=proved)
+    plans = {f"task/{task.name}": task_plan(task, state) for task in state.tasks.values() if task.terms is not None}
+    return replace(state, plans={**state.plans, **plans})
+
+
 def target_keys(plans: Mapping[str, Plan]) -> set[str]:
     """Every target's key."""
     return {target.key for plan in plans.values() for target in plan.targets}
@@ -159,6 +168,31 @@ def _version(provider: Provider, model: str) -> str:
     return mark + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
+def _terms(name: str, row: TaskConfig, routes: Sequence[Route]) -> Terms:
+    """What is to be proved of the task's routes; those that its residency forbids take no part."""
+    allowed = [route for route in routes if not row.residency or route.residency in row.residency]
+    versions = {route.name: route.version for route in allowed}
+    assert row.reference is not None and row.grader is not None  # noqa: S101, PT018 - the configuration was checked
+    make_grader(row.grader, row.fields)  # whatever is wrong with it is said now
+    if row.reference not in versions:
+        raise ConfigError(f'tasks.{name}.residency: the reference "{row.reference}" has none of its labels')
+    return Terms(
+        reference=(row.reference, versions.pop(row.reference)),
+        arms=tuple(versions.items()),
+        strategy=row.strategy,
+        grader=row.grader,
+        fields=row.fields,
+        max_loss=row.max_loss,
+        confidence=row.confidence,
+        min_checks=row.min_checks,
+        min_hours=row.min_hours,
+        revoke_loss=revoke_loss(row.max_loss) if row.revoke_loss is None else row.revoke_loss,
+        false_alarm_checks=row.false_alarm_checks,
+        expires_days=row.expires_days,
+        maturity_days=row.maturity_days,
+    )
+
+
 def _order(row: TaskConfig) -> list[tuple[str, str]]:
     """A task's routes in fallback order, each with the key that names it."""
     order = [(name, f"candidates[{index}]") for index, name in enumerate(row.candidates)]
@@ -169,11 +203,14 @@ def _order(row: TaskConfig) -> list[tuple[str, str]]:
 
 def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
     row = config.tasks[name]
+    order = tuple(used for used, _ in _order(row))
     task = Task(
         name=name,
-        routes=tuple(used for used, _ in _order(row)),
+        routes=order,
         reference=row.reference,
         strategy=row.strategy,
+        terms=None if row.strategy in UNCERTIFIED else _terms(name, row, [routes[used] for used in order]),
+        shadow_rate=row.shadow_rate,
         capture=row.capture or config.server.capture,
         residency=row.residency,
         encrypt=config.server.encrypt if row.encrypt is None else row.encrypt,

@@ -72,6 +72,8 @@ class Supervisor:
         self._leash = os.pipe()  # its end for writing is closed when this process ends, however it ends
         self._door: socket.socket | None = None
         self._writer: WriterLink | None = None
+        self._wanted = True  # until the last worker has ended: what it answers while it stops is recorded, too
+        self._restart: asyncio.Future[None] | None = None
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._listening: set[int] = set()
         self._stopping = asyncio.Event()
@@ -119,6 +121,10 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        self._wanted = False
+        if self._restart is not None:
+            self._restart.cancel()
+            await asyncio.wait([self._restart])
         if self._writer is not None:
             await self._writer.close()
         for descriptor in (*self._leash, self._memory):
@@ -194,14 +200,14 @@ class Supervisor:
 
     def _on_writer_lost(self) -> None:
         lost, self._writer = self._writer, None
-        if lost is not None and not self._stopping.is_set():
+        if lost is not None and self._wanted:
             log("the ledger's writer ended and is started again")
             self._restart = asyncio.ensure_future(self._replace_writer(lost))
 
     async def _replace_writer(self, lost: WriterLink) -> None:
         await lost.close()
         delay = _BACKOFF_S
-        while not self._stopping.is_set():
+        while self._wanted:
             try:
                 await self._start_writer(recover=False)
             except LedgerError as error:  # the workers refuse what they cannot record meanwhile

@@ -15,9 +15,9 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.frames import ALL_WRITTEN, WHOLE_BATCH, Batch, decode_batch, frame
 from upstack.core.store.inbox import Inbox
 from upstack.core.store.recording import Recorder
-from upstack.core.store.rows import COLUMNS
+from upstack.core.store.rows import COLUMNS, is_opened
 
-_ID, _STREAM = COLUMNS.index("id"), COLUMNS.index("stream")
+_ID = COLUMNS.index("id")
 
 
 class _Worker:
@@ -84,7 +84,7 @@ class Hub:
             first_row, first_outcome = end_row, end_outcome
             own = [(index, failures[place]) for index, place in enumerate(places, WHOLE_BATCH) if place in failures]
             worker.begun.update(opening[_ID] for opening in batch[2])
-            worker.begun.difference_update(row[_ID] for row in batch[0] if row[_STREAM])
+            worker.begun.difference_update(row[_ID] for row in batch[0] if is_opened(row))
             worker.say(frame(own) if own else ALL_WRITTEN)
 
     def _forget(self, worker: _Worker) -> None:

@@ -66,6 +66,7 @@ class PostgresLedger(Recorder):
                     total += self._close_openings(database, chain)
                     database.execute("SELECT pg_advisory_unlock(%s, %s)", (APPLICATION, chain))
         except psycopg.Error as error:
+            self._release()
             raise LedgerError(describe(self._url, error)) from None
         return total
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from upstack.core.store.base import OUTCOME_KNOWN
 from upstack.core.store.chain import CHAIN_ROWS, Head, Kept, seal
 from upstack.core.store.frames import Batch, Failures
-from upstack.core.store.rows import COLUMNS, OUTCOME_COLUMNS, OUTCOME_MARK, Content
+from upstack.core.store.rows import COLUMNS, OUTCOME_COLUMNS, OUTCOME_MARK, Content, is_opened
 from upstack.core.store.spending import Tally, upsert
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MARK_S = 1.0  # between two looks of the table of chains at where its chain end
 
 _NAMES = ", ".join(COLUMNS)
 _COUNT = len(COLUMNS)
-_ID, _STATE, _STREAM, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "stream", "error"))
+_ID, _STATE, _ERROR = (COLUMNS.index(name) for name in ("id", "state", "error"))
 _SUBJECT, _ENCRYPTED = _COUNT + 1, _COUNT + 2  # of an opening
 
 
@@ -159,7 +159,7 @@ class Recorder(ABC):
         if now > self._marked + _MARK_S:
             self._marked = now
             database.execute(self.statements.move_head, (head.seq, head.hash, self.chain))
-        ended = {row[_ID] for index, row in enumerate(rows) if row[_STREAM] and index not in failed}
+        ended = {row[_ID] for index, row in enumerate(rows) if is_opened(row) and index not in failed}
         begun = [self._opening(row) for row in openings if row[_ID] not in ended]
         if begun and singly:
             self._note_each(database, begun)
@@ -316,7 +316,7 @@ class Recorder(ABC):
 
 def _truncated(row: tuple[Any, ...]) -> tuple[Any, ...]:
     values = list(row)
-    values[_STATE], values[_ERROR], values[_STREAM] = "truncated", "gateway_restarted", 1
+    values[_STATE], values[_ERROR] = "truncated", "gateway_restarted"
     return tuple(values)
 
 

@@ -46,7 +46,11 @@ COLUMNS = (
     "team",
     "episode",
     "reserved_picodollars",
+    "coin",
+    "check_of",
 )
+
+_STREAM, _COIN = COLUMNS.index("stream"), COLUMNS.index("coin")
 
 # In the order in which they are hashed; as above a later version may only add to the end.
 OUTCOME_COLUMNS = (
@@ -111,7 +115,14 @@ def to_row(receipt: Receipt) -> Row:
         receipt.team,
         receipt.episode,
         receipt.reserved_picodollars,
+        receipt.coin,
+        receipt.check_of,
     )
+
+
+def is_opened(row: Row) -> bool:
+    """Whether a receipt's beginning was noted before it: of a stream, and of what a coin fell for."""
+    return bool(row[_STREAM]) or row[_COIN] is not None
 
 
 def to_receipt(row: Row, content: Content = NO_CONTENT) -> Receipt:
@@ -140,6 +151,8 @@ def to_receipt(row: Row, content: Content = NO_CONTENT) -> Receipt:
         team=row[23],
         episode=row[24],
         reserved_picodollars=row[25],
+        coin=row[26],
+        check_of=row[27],
         request=content[0],
         answer=content[1],
         subject=content[2],

@@ -1,5 +1,20 @@
 -- Written by tools/write_schema.py (`make schema`) from tables.py: change it there, and add a migration.
 
+CREATE TABLE certificates (
+    id TEXT NOT NULL,
+    task TEXT NOT NULL,
+    submission INTEGER NOT NULL,
+    place INTEGER NOT NULL,  -- of its plan in the order, from 0
+    issued_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    "plan" BLOB NOT NULL,  -- MessagePack
+    summary TEXT NOT NULL,  -- JSON: what it stands on
+    ended_at TEXT,
+    ended_why TEXT,  -- expired, replaced, revoked, or changed: its routes or terms
+    PRIMARY KEY (id)
+);
+CREATE INDEX certificates_task ON certificates (task, issued_at);
+
 CREATE TABLE chains (  -- one for each writer at a time
     id INTEGER NOT NULL,
     created_at TEXT NOT NULL,
@@ -56,6 +71,8 @@ CREATE TABLE openings (  -- streams that may have begun and have not ended
     team TEXT,  -- of the key
     episode TEXT,  -- the caller's name for what several requests belong to
     reserved_picodollars BIGINT,  -- held for each attempt: the most it may cost
+    coin DOUBLE,  -- the chance of the coin that made it a check; NULL: it did not fall
+    check_of TEXT,  -- id of the check that this was asked for, beside it
     request BLOB,
     chain INTEGER DEFAULT '0' NOT NULL,  -- whose writer noted it
     subject TEXT,
@@ -87,6 +104,15 @@ CREATE TABLE outcomes (  -- what became of answers; rows are added, never change
 CREATE INDEX outcomes_episode ON outcomes (episode) WHERE episode IS NOT NULL;
 CREATE INDEX outcomes_receipt ON outcomes (receipt) WHERE receipt IS NOT NULL;
 
+CREATE TABLE parts (  -- what a check may be used for: decided at first sight, for ever
+    id TEXT NOT NULL,  -- of the check's receipt
+    task TEXT NOT NULL,
+    cluster TEXT NOT NULL,  -- id of the first check that is nearly the same
+    part TEXT NOT NULL,  -- fit, evidence; repeat: evidence that its cluster has already
+    PRIMARY KEY (id)
+);
+CREATE INDEX parts_task ON parts (task, id);
+
 CREATE TABLE receipts (
     seq INTEGER NOT NULL,  -- chain * 2^40 + position in the chain, from 1
     id TEXT NOT NULL,
@@ -115,11 +141,15 @@ CREATE TABLE receipts (
     team TEXT,  -- of the key
     episode TEXT,  -- the caller's name for what several requests belong to
     reserved_picodollars BIGINT,  -- held for each attempt: the most it may cost
+    coin DOUBLE,  -- the chance of the coin that made it a check; NULL: it did not fall
+    check_of TEXT,  -- id of the check that this was asked for, beside it
     commitment TEXT,  -- salted hash of the content; NULL: none was kept
     hash TEXT,  -- of this row and the hash of the row before it in the chain
     PRIMARY KEY (seq),
     UNIQUE (id)
 );
+CREATE INDEX receipts_check_of ON receipts (check_of) WHERE check_of IS NOT NULL;
+CREATE INDEX receipts_checks ON receipts (id) WHERE coin IS NOT NULL;
 CREATE INDEX receipts_episode ON receipts (episode) WHERE episode IS NOT NULL;
 
 CREATE TABLE spend (  -- sums over receipts, kept with every commit; they stay when receipts are removed
@@ -140,6 +170,22 @@ CREATE TABLE spend (  -- sums over receipts, kept with every commit; they stay w
     unknown_reserved_picodollars BIGINT NOT NULL,  -- what had been reserved for them
     PRIMARY KEY (day, chain, "key", team, task, route, provider, model)
 ) WITHOUT ROWID;
+
+CREATE TABLE submissions (  -- attempts to certify, each written before any evidence is read
+    task TEXT NOT NULL,
+    number INTEGER NOT NULL,  -- from 1, never reset
+    created_at TEXT NOT NULL,
+    since TEXT NOT NULL,  -- the first id that may be evidence
+    seen TEXT NOT NULL,  -- the newest check then: later ones are fresh
+    rows BIGINT NOT NULL,  -- checks there were, to learn from and as evidence
+    terms BLOB NOT NULL,  -- what is to be proved of which routes, as JSON
+    plans BLOB NOT NULL,  -- in the order in which they are put to the proof; MessagePack
+    digest TEXT NOT NULL,  -- SHA-256 of the plans
+    delta DOUBLE NOT NULL,  -- the error probability of this attempt
+    ended_at TEXT,
+    ended_why TEXT,
+    PRIMARY KEY (task, number)
+);
 
 CREATE TABLE tombstones (  -- what was removed on purpose: retention, erasure
     id TEXT NOT NULL,
@@ -188,4 +234,4 @@ CREATE TABLE upstack_version (
     CONSTRAINT upstack_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO upstack_version VALUES ('0003');
+INSERT INTO upstack_version VALUES ('0004');

@@ -56,6 +56,8 @@ def _of_a_receipt() -> list[Column[object]]:
         Column("team", Text, comment="of the key"),
         Column("episode", Text, comment="the caller's name for what several requests belong to"),
         Column("reserved_picodollars", BigInteger, comment="held for each attempt: the most it may cost"),
+        Column("coin", Double, comment="the chance of the coin that made it a check; NULL: it did not fall"),
+        Column("check_of", Text, comment="id of the check that this was asked for, beside it"),
     ]
 
 
@@ -78,6 +80,9 @@ receipts = Table(
     Column("hash", Text, comment="of this row and the hash of the row before it in the chain"),
 )
 _index_where_set("receipts", receipts.c.episode)
+_index_where_set("receipts", receipts.c.check_of)
+_coin = text("coin IS NOT NULL")
+Index("receipts_checks", receipts.c.id, sqlite_where=_coin, postgresql_where=_coin)
 
 contents = Table(
     "contents",
@@ -205,6 +210,51 @@ checkpoints = Table(
     Column("signature", Text, nullable=False, comment="Ed25519 over all the above"),
     comment="signed sayings of where a chain stood",
 )
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("id", Text, primary_key=True, comment="of the check's receipt"),
+    Column("task", Text, nullable=False),
+    Column("cluster", Text, nullable=False, comment="id of the first check that is nearly the same"),
+    Column("part", Text, nullable=False, comment="fit, evidence; repeat: evidence that its cluster has already"),
+    comment="what a check may be used for: decided at first sight, for ever",
+)
+Index("parts_task", parts.c.task, parts.c.id)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="from 1, never reset"),
+    Column("created_at", Text, nullable=False),
+    Column("since", Text, nullable=False, comment="the first id that may be evidence"),
+    Column("seen", Text, nullable=False, comment="the newest check then: later ones are fresh"),
+    Column("rows", BigInteger, nullable=False, comment="checks there were, to learn from and as evidence"),
+    Column("terms", LargeBinary, nullable=False, comment="what is to be proved of which routes, as JSON"),
+    Column("plans", LargeBinary, nullable=False, comment="MessagePack, in the order of the proof"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the plans"),
+    Column("delta", Double, nullable=False, comment="the error probability of this attempt"),
+    Column("ended_at", Text),
+    Column("ended_why", Text),
+    comment="attempts to certify, each written before any evidence is read",
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("submission", Integer, nullable=False),
+    Column("place", Integer, nullable=False, comment="of its plan in the order, from 0"),
+    Column("issued_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Column("plan", LargeBinary, nullable=False, comment="MessagePack"),
+    Column("summary", Text, nullable=False, comment="JSON: what it stands on"),
+    Column("ended_at", Text),
+    Column("ended_why", Text, comment="expired, replaced, revoked, or changed: its routes or terms"),
+)
+Index("certificates_task", certificates.c.task, certificates.c.issued_at)
 
 leases = Table(
     "leases",

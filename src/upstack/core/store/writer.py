@@ -71,8 +71,10 @@ def main(descriptor: str, wait: str, recover: str, listener: str | None = None) 
         from upstack.core.store.hub import Hub  # noqa: PLC0415
 
         Hub(connection, socket.socket(fileno=int(listener)), ledger).serve()
-    with contextlib.suppress(LedgerError):  # else the next writer does it
-        ledger.recover()  # whoever began a stream is gone
+    for _ in range(2):  # the first try may find that a database was restarted meanwhile
+        with contextlib.suppress(LedgerError):  # else the next writer does it
+            ledger.recover()  # whoever began a stream is gone
+            break
     ledger.close()
     return 0
 

@@ -38,8 +38,16 @@ class Prospect(msgspec.Struct, frozen=True):
     fitted: Table  # with scores out of fold where there is something learned
     options: tuple[Option, ...]  # by threshold
     doing_nothing: float  # USD a request
+    plain: Strategy | None = None
     learned: Learned | None = None
     trained: Trained | None = None
+
+    def strategy(self) -> Strategy:
+        """What is served, as trained on all fit rows."""
+        if self.learned is not None and self.trained is not None:
+            return self.learned.strategy(self.trained)
+        assert self.plain is not None  # noqa: S101 - it is one or the other
+        return self.plain
 
     def best(self) -> Option:
         """The threshold that promises to save most."""
@@ -111,6 +119,7 @@ def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequen
         table,
         _options(table, thresholds, fit, aim, shifts),
         aim.doing_nothing,
+        strategy,
     )
 
 
@@ -225,4 +234,4 @@ def _learned_prospect(learned: Learned, fit: Rows, folds: NDArray[np.int64], aim
     name = "precall" if learned.kind is Precall else "cascade"
     options = _options(table, thresholds, fit, aim)
     trained = Trained(designs[best], learned.targets)
-    return Prospect(name, learned.arms, table, options, aim.doing_nothing, learned, trained)
+    return Prospect(name, learned.arms, table, options, aim.doing_nothing, None, learned, trained)

@@ -57,7 +57,7 @@ def backtest(board: Board, wanted: Wanted, parts: Split) -> Outcome:
         len(parts.evidence) if wanted.certified else 0,
     )
     prospects = propose(board, fit, np.array(parts.cluster), wanted.strategy, aim)
-    tries = _ordered(prospects, aim)
+    tries = in_order(prospects, aim)
     if wanted.certified:
         choice, proofs = _proved(board, tries, np.array(parts.evidence), wanted, aim)
     else:
@@ -65,7 +65,7 @@ def backtest(board: Board, wanted: Wanted, parts: Split) -> Outcome:
     return _outcome(board, wanted, parts, choice, tries, [*proofs, *_promised(board, prospects, fit, wanted)])
 
 
-def _ordered(prospects: Sequence[Prospect], aim: Aim) -> list[Choice]:
+def in_order(prospects: Sequence[Prospect], aim: Aim) -> list[Choice]:
     """Which plans are put to the proof, in which order; without one, the cheapest that seems no worse."""
     options = [replace(each, prospect=at) for at, prospect in enumerate(prospects) for each in prospect.options]
     tables: dict[int, Table] = {}

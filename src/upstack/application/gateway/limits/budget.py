@@ -16,6 +16,7 @@ _DAY, _DAY_SPENT, _MONTH, _MONTH_SPENT, _TOTAL_SPENT, _HELD = range(6)  # cells 
 _PERIODS = ((_DAY, _DAY_SPENT), (_MONTH, _MONTH_SPENT), (None, _TOTAL_SPENT))
 # Cells of the slot of its lease: the first six are written by the process that keeps it alone.
 _NUMBERS, _GRANTS, _FINAL, _DEMAND, _DEMANDED_AT = (0, 2, None), (1, 3, 4), 5, 6, 7
+_NEARLY = 0.95
 _DEMAND_MS = 1000  # for which a demand that nobody repeats is minded
 
 
@@ -73,6 +74,10 @@ class Budget:
                 mine[_HELD] -= amount
                 return self._refusal(index, amount, spent, held)
         return None
+
+    def has_room(self, calendar: Calendar) -> bool:
+        """Whether no period's limit is nearly used up."""
+        return all(self.used(index, calendar) < _NEARLY * self._limits[index] for index in self._limited)
 
     def _spent(self, index: int, calendar: Calendar) -> Picodollars:
         """What was spent in a period, held amounts left out."""

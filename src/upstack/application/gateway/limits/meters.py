@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -11,12 +11,13 @@ from upstack.application.gateway.auth import Caller
 from upstack.application.gateway.limits.budget import Budget, Calendar
 from upstack.application.gateway.limits.rate import Pace, Parallel
 from upstack.application.gateway.limits.worth import Worth
-from upstack.core.config import BudgetConfig, Config, RateConfig
+from upstack.core.config import UNCERTIFIED, BudgetConfig, Config, KeyConfig, RateConfig, TaskConfig, TeamConfig
 from upstack.core.errors import LimitError
 from upstack.core.slots import Slots
 from upstack.core.store.spending import NOTHING_SPENT, Spent
 from upstack.core.types import Picodollars, Plan, Request, Task
 from upstack.inference.cost import bound
+from upstack.inference.router import shadow_task
 
 
 class _Meters(msgspec.Struct, frozen=True):
@@ -120,14 +121,14 @@ class Meters:
         for kind, table in (("key", config.keys), ("team", config.teams), ("task", config.tasks)):
             for name, row in table.items():
                 here = f"{kind}/{name}"
-                if row.budget_usd != BudgetConfig():
-                    known = spent.get(here, NOTHING_SPENT)
+                for subject, limits in _budgets(here, name, row):
+                    known = spent.get(subject, NOTHING_SPENT)
                     before = (self.calendar.day, known.day, self.calendar.month, known.month, known.total)
-                    slot = slots.find(f"budget/{here}", before)
-                    lease = slots.find(f"lease/{here}") if leased else None
-                    self.budgets[here] = Budget(f"{kind} {name}", row.budget_usd, slot, lease)
+                    slot = slots.find(f"budget/{subject}", before)
+                    lease = slots.find(f"lease/{subject}") if leased else None
+                    self.budgets[subject] = Budget(subject.replace("/", " ", 1), limits, slot, lease)
                     if anew:
-                        self.budgets[here].inherit(self.calendar)
+                        self.budgets[subject].inherit(self.calendar)
                 self._add_rates(here, f"{kind} {name}", row.rate, slots, anew=anew)
         self._worths: dict[str, Worth] = {}
         for name, task in tasks.items():
@@ -163,6 +164,11 @@ class Meters:
                 raise refusal
         return hold
 
+    def has_room(self, task: str) -> bool:
+        """Whether the budget of a task, if there is one, is far from spent."""
+        budget = self.budgets.get(f"task/{task}")
+        return budget is None or budget.has_room(self.calendar)
+
     def _add_rates(self, here: str, who: str, rate: RateConfig, slots: Slots, *, anew: bool) -> None:
         if rate.requests_per_minute is not None:
             slot = slots.find(f"requests/{here}")
@@ -186,6 +192,14 @@ class Meters:
             worth=self._worths.get(task) if task is not None else None,
         )
         return found if found != _NONE else None
+
+
+def _budgets(here: str, name: str, row: KeyConfig | TeamConfig | TaskConfig) -> Iterator[tuple[str, BudgetConfig]]:
+    """The budgets of a row, with whose they are: its own, and that of a task's checks."""
+    if row.budget_usd != BudgetConfig():
+        yield here, row.budget_usd
+    if isinstance(row, TaskConfig) and row.strategy not in UNCERTIFIED and row.shadow_budget_usd != BudgetConfig():
+        yield f"task/{shadow_task(name)}", row.shadow_budget_usd
 
 
 _NONE = _Meters((), (), (), (), None)

@@ -1,0 +1,131 @@
+"""What is certified, for a gateway that serves: looked up in the ledger, twice a second, and served by from then on.
+
+The process that proves plans is started here, by one worker of each host, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from upstack.core.config import ledger_place
+from upstack.core.errors import UpstackError
+from upstack.core.store.link import environment
+from upstack.core.store.reading import LEDGER_EMPTY
+from upstack.core.store.standings import standings
+from upstack.core.telemetry import fault, log
+from upstack.core.types import Proved
+
+if TYPE_CHECKING:
+    from upstack.application.gateway.gateway import Gateway
+
+LOOK_S = 0.3  # between looks: a plan that is revoked serves so long at most
+_AGAIN_S = 5.0  # after which a worker that ended is started again
+
+
+class Proofs:
+    """Keeps a gateway on what is certified."""
+
+    def __init__(self, gateway: Gateway, *, leads: bool) -> None:
+        """`leads`: this is the one process of a host that has plans proved."""
+        self._gateway = gateway
+        self._leads = leads
+        self._failed: str | None = None
+
+    async def look(self) -> None:
+        """Take over what is certified; where the ledger cannot be read, what was stays until it expires."""
+        gateway = self._gateway
+        now = time.time()
+        proved = gateway.state.proved
+        if gateway.receipts != "off" and any(task.terms is not None for task in gateway.state.tasks.values()):
+            try:
+                proved = await asyncio.to_thread(standings, gateway.ledger.place, now)
+                self._failed = None
+            except UpstackError as error:
+                if error.code != LEDGER_EMPTY and error.message != self._failed:
+                    log(f"what is certified could not be looked up: {error.message}")
+                    self._failed = error.message
+                proved = {task: each if now < each.expires_at else Proved() for task, each in proved.items()}
+        if proved != gateway.state.proved:
+            gateway.prove(proved)
+            for task, each in proved.items():
+                log(f"task {task}: {each.words or 'the reference answers'}")
+
+    async def keep(self) -> None:
+        """Look again and again, for ever."""
+        worker = asyncio.ensure_future(self._have_proved()) if self._leads else None
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                try:
+                    await self.look()
+                except Exception as error:  # noqa: BLE001 - the process's edge
+                    fault("the look at what is certified failed; going on", error)
+        finally:
+            if worker is not None:
+                worker.cancel()
+
+    async def _have_proved(self) -> None:
+        """Keep the worker running while there is something to prove."""
+        while True:
+            if self._job() is not None:
+                try:
+                    await self._work()
+                except (OSError, UpstackError, msgspec.DecodeError) as error:
+                    log(f"the worker that proves plans failed, and is started again: {error}")
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _work(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "upstack.application.proving",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env=environment(),
+        )
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+        teller = asyncio.ensure_future(self._tell(process.stdin))
+        try:
+            async for line in process.stdout:
+                _say(msgspec.json.decode(line))
+        finally:
+            teller.cancel()
+            process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # whatever it did is whole
+            await process.wait()
+
+    async def _tell(self, stdin: asyncio.StreamWriter) -> None:
+        """Tell the worker what to look at, whenever that changes."""
+        told = None
+        while True:
+            job = self._job()
+            if job != told:
+                stdin.write((job or b'{"place":"","keystore":null,"tasks":{}}') + b"\n")  # it may hold a password
+                told = job
+            await asyncio.sleep(LOOK_S)
+
+    def _job(self) -> bytes | None:
+        gateway = self._gateway
+        tasks = {name: task.terms for name, task in gateway.state.tasks.items() if task.terms is not None}
+        if not tasks or gateway.receipts == "off":
+            return None
+        place = ledger_place(gateway.limits.ledger)
+        return msgspec.json.encode({"place": place, "keystore": gateway.limits.keystore, "tasks": tasks})
+
+
+def _say(word: dict[str, object]) -> None:
+    about = f"task {word['task']}: " if word.get("task") else "proving plans: "
+    if word.get("error"):
+        log(f"{about}{word['error']}")
+    did = word.get("did")
+    for each in did if isinstance(did, list) else []:
+        log(f"{about}{each}")

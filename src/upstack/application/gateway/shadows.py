@@ -1,0 +1,72 @@
+"""What is asked beside answers, for evidence: the other routes of a check. No answer waits for it or is changed by it.
+
+Whether a request becomes a check is decided by a coin before its plan runs. Where there is no room, in the budget or in
+flight, no coin is tossed: that depends on what was before, never on the request itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from upstack.application.gateway.exchange import Exchange
+from upstack.core.types import Plan, Receipt, Request
+from upstack.inference.router import shadow_plan, shadow_task
+
+if TYPE_CHECKING:
+    from upstack.application.gateway.gateway import Gateway
+
+AT_ONCE = 64  # requests that are being asked beside answers; each holds its body
+
+
+class _Nobody:
+    """Takes an answer that no caller waits for."""
+
+    paused = False
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """The receipt has it."""
+
+    def open(self, headers: bytes, data: bytes) -> None:
+        """The receipt has it."""
+
+    def write(self, data: bytes) -> None:
+        """The receipt has it."""
+
+    def close(self, data: bytes, *, clean: bool) -> None:
+        """The receipt has it."""
+
+
+_NOBODY = _Nobody()
+
+
+class Shadows:
+    """Tosses the coins of one gateway, and has checks asked."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._asked: list[Exchange] = []
+
+    def toss(self, plan: Plan) -> Plan:
+        """Toss the coin of a request; where it falls, its plan says so."""
+        gateway = self._gateway
+        if gateway.rng.random() >= plan.shadow_rate or not self._has_room(plan):
+            return plan
+        return replace(plan, coin=plan.shadow_rate)
+
+    def ask(self, request: Request, plan: Plan, receipt: Receipt) -> None:
+        """Ask all routes of the plan but the one whose whole answer the receipt has."""
+        gateway = self._gateway
+        answered = receipt.route if receipt.state == "answered" else None
+        for route in dict.fromkeys(target.route.name for target in plan.targets):
+            if route != answered and route in gateway.state.routes:
+                beside = shadow_plan(plan, gateway.state.routes[route], gateway.state, receipt.id)
+                exchange = Exchange(gateway, _NOBODY)
+                exchange.check(request, beside)
+                self._asked.append(exchange)
+
+    def _has_room(self, plan: Plan) -> bool:
+        live = self._gateway.live
+        self._asked = [exchange for exchange in self._asked if exchange in live]
+        return len(self._asked) < AT_ONCE and self._gateway.meters.has_room(shadow_task(plan.task or ""))

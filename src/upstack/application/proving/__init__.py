@@ -1,0 +1,1 @@
+"""What proves plans by the checks in the ledger, beside a gateway that serves: certificates are issued and revoked."""

@@ -1,0 +1,187 @@
+"""From checks in the ledger to rows of a board: what each route said, as far as it is known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from upstack.core.errors import EvidenceError, Failure
+from upstack.core.store.checks import Check
+from upstack.core.traffic import RecordedAnswer, TrafficRow
+from upstack.core.types import Receipt, Terms
+
+_PER_USD = 1e12
+
+
+class CheckedAnswer(RecordedAnswer, frozen=True):
+    """What a route said to a check. Where it failed, what stood in its place."""
+
+    cost_usd: float = 0.0
+    known: bool = True  # False: nobody knows what it would have said
+
+
+class CheckedRow(TrafficRow, frozen=True):
+    """A check. Its answers are named as the task's routes are."""
+
+    waits: bool = False  # for an answer that may still come
+
+    def __post_init__(self) -> None:
+        """Take any name of a route."""
+
+    def is_known(self, route: str) -> bool:
+        """Whether it is known what the route said."""
+        answer = self.answers[route]
+        return isinstance(answer, CheckedAnswer) and answer.known
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What asking one route came to."""
+
+    content: str | None  # None: it failed
+    receipt: Receipt
+    refused: bool
+    cost_usd: float
+
+
+def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRow | None:
+    """Make the row of a check, in which every route of `terms` has an answer; None where it is no evidence.
+
+    It is none where its content is gone, where a route was another version then, or where the reference refused the
+    request: nobody could have answered. A route that failed has the reference's answer, as a plan would have gone on to
+    it, a reference that failed what the first other said. What is missing for longer than `patience` seconds is lost.
+    """
+    if check.gone or check.receipt.request is None:
+        return None
+    versions = dict((terms.reference, *terms.arms))
+    said: dict[str, _Said] = {}
+    for receipt in (check.receipt, *check.beside):
+        for each in _said(receipt, alone=receipt is not check.receipt):
+            name, version = each[0]
+            if name in versions:
+                if versions[name] != version:
+                    return None
+                said.setdefault(name, each[1])
+    reference = said.get(terms.reference[0])
+    if reference is not None and reference.refused:
+        return None
+    stand_in = _first_content([terms.reference[0], *(name for name, _ in terms.arms)], said)
+    answers: dict[str, RecordedAnswer] = {name: _answer(said.get(name), stand_in, reference) for name in versions}
+    return CheckedRow(
+        id=check.receipt.id,
+        task=check.receipt.task or "",
+        messages=_messages(check.receipt.request),
+        answers=answers,
+        truth=_truth(check.truth),
+        time=check.receipt.created_at,
+        waits=len(said) < len(versions) and now < check.receipt.created_at + patience,
+    )
+
+
+def _said(receipt: Receipt, *, alone: bool) -> list[tuple[tuple[str, str], _Said]]:
+    """What a receipt says of the routes that were asked: of the one that answered, and of those that failed.
+
+    `alone`: one route was asked and the whole cost is its own.
+    """
+    found = []
+    for attempt in receipt.attempts:
+        answered = receipt.state == "answered" and attempt.failure is None and attempt.route == receipt.route
+        if answered:
+            content = content_of(receipt.answer)
+        elif attempt.failure is None or attempt.failure == "cancelled":
+            continue
+        else:
+            content = None
+        paid = receipt.cost_picodollars if alone else attempt.cost_picodollars
+        if paid is None:
+            raise EvidenceError(f'What an answer of "{attempt.route}" costs is not known: give its price in [prices]')
+        refused = content is None and attempt.failure == Failure.CALLER.value  # no other route is asked then
+        found.append(((attempt.route, attempt.version), _Said(content, receipt, refused, paid / _PER_USD)))
+    return list(reversed(found))  # of a route that failed and then answered, the answer counts
+
+
+def _first_content(names: Sequence[str], said: dict[str, _Said]) -> _Said | None:
+    return next((said[name] for name in names if name in said and said[name].content is not None), None)
+
+
+def _answer(said: _Said | None, stand_in: _Said | None, reference: _Said | None) -> CheckedAnswer:
+    if said is None:
+        cost = reference.cost_usd if reference is not None else 0.0
+        return CheckedAnswer("", 0, 0, loss=1.0, cost_usd=cost, known=False)
+    if said.content is None and said.refused:
+        return CheckedAnswer("", 0, 0, loss=1.0, cost_usd=said.cost_usd)
+    spoken = said if said.content is not None else stand_in
+    if spoken is None:  # all failed: whatever was asked first, nobody answered
+        return CheckedAnswer("", 0, 0, loss=1.0, cost_usd=said.cost_usd)
+    usage = spoken.receipt.usage
+    return CheckedAnswer(
+        spoken.content,
+        usage.input_tokens if usage is not None else 0,
+        usage.output_tokens if usage is not None else 0,
+        cost_usd=said.cost_usd + (0.0 if spoken is said else spoken.cost_usd),
+        finish_reason=finish_reason_of(spoken.receipt.answer),
+        logprobs=_choice(spoken.receipt.answer).get("logprobs"),
+    )
+
+
+def content_of(answer: bytes | None) -> str:
+    """The text of a chat completion; of one that calls tools what it calls, as JSON."""
+    message = _choice(answer).get("message")
+    if not isinstance(message, dict):
+        return ""
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        return msgspec.json.encode([_call(call) for call in calls], order="sorted").decode()
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def finish_reason_of(answer: bytes | None) -> str | None:
+    """Why a chat completion ended."""
+    reason = _choice(answer).get("finish_reason")
+    return reason if isinstance(reason, str) else None
+
+
+def _call(call: Any) -> Any:
+    """A tool call without its id: its function's name and arguments."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # else it stands as it is
+            arguments = msgspec.json.decode(arguments)
+    return {"name": function.get("name"), "arguments": arguments}
+
+
+def _choice(answer: bytes | None) -> dict[str, Any]:
+    try:
+        whole = msgspec.json.decode(answer or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    choices = whole.get("choices") if isinstance(whole, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _messages(request: bytes) -> tuple[dict[str, Any], ...]:
+    try:
+        whole = msgspec.json.decode(request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    messages = whole.get("messages") if isinstance(whole, dict) else None
+    return tuple(each for each in messages if isinstance(each, dict)) if isinstance(messages, list) else ()
+
+
+def _truth(demonstration: bytes | None) -> Any:
+    """A right answer as graders take it: a text, or what JSON it is."""
+    if demonstration is None:
+        return None
+    text = demonstration.decode("utf-8", "replace")
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return msgspec.json.decode(demonstration)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return text

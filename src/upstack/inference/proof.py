@@ -1,0 +1,129 @@
+"""How a task's plans come to be put to the proof, and how they stand: what a worker repeats over the ledger. Pure.
+
+Plans are made of the fit rows alone and stand in one fixed order. Only then is evidence read, row after row in the
+order of the requests, and again from the start whenever a row is known better. The furthest plan such that all before
+it are proved may serve. Later rows watch it. Needs the extra `learn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from upstack.core.types import Terms
+from upstack.inference.backtest.board import Board
+from upstack.inference.backtest.paths import Aim, propose
+from upstack.inference.backtest.run import in_order
+from upstack.inference.backtest.tables import plain_table
+from upstack.inference.certify import furthest, interval, wealth_of
+from upstack.inference.drift import Watch
+from upstack.inference.strategies.policy import Policy
+
+FIT_SHARE = 0.3  # of the clusters of checks
+FEWEST = 20  # fit rows to choose plans by
+_HORIZON = 400  # checks that plans are chosen for, where there are fewer
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the evidence says of one plan."""
+
+    policy: Policy
+    checks: int
+    excess: float  # mean
+    low: float
+    high: float
+    cost_ratio: float  # to the reference's
+    escalated: float  # share of the checks
+    unjudged: int  # disagreements without a label: each counts as a full loss
+    proved: bool
+    checks_left: int | None  # until it is, if it goes on so; None: not in sight
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """How the plan in service has done since."""
+
+    checks: int
+    excess: float
+    evidence: float  # that it has got worse; revoked at `alarm`
+    alarm: float
+    waiting: int  # checks that are not known yet
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether it is to be revoked."""
+        return self.evidence >= self.alarm
+
+
+def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Terms, delta: float) -> list[Policy]:
+    """Choose plans and their order, by the fit rows alone; `cluster` of all rows of the board."""
+    rows = np.array(fit)
+    aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)))
+    prospects = propose(board, rows, np.array(cluster), terms.strategy, aim)
+    strategies = {}
+    found = []
+    for choice in in_order(prospects, aim):
+        key = id(choice.prospect)
+        if key not in strategies:
+            strategies[key] = choice.prospect.strategy()
+        found.append(msgspec.convert({"strategy": strategies[key], "threshold": choice.threshold}, Policy))
+    return found
+
+
+def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: float) -> list[Standing]:
+    """Put plans to the proof with all rows of the board, which are evidence."""
+    return [_standing(board, policy, terms, delta) for policy in policies]
+
+
+def proved(standing: Sequence[Standing]) -> int | None:
+    """The place of the plan that may serve, None where none may."""
+    return furthest([each.proved for each in standing])
+
+
+def watch(board: Board, policy: Policy, terms: Terms, waits: Sequence[bool]) -> Watched:
+    """Watch a plan by the rows since it was promoted, up to the first that `waits` for something.
+
+    A disagreement counts once it is labelled, or will not be in time.
+    """
+    watching = Watch(terms.revoke_loss)
+    excess, _ = _done(board, policy)
+    until = next((at for at, each in enumerate(waits) if each), len(waits))
+    for each in excess[:until]:
+        watching.add(float(each))
+    mean = float(excess[:until].mean()) if until else 0.0
+    return Watched(until, mean, watching.evidence, float(terms.false_alarm_checks), len(waits) - until)
+
+
+def disagreements(board: Board, policy: Policy) -> list[int]:
+    """Which rows a label would tell something of: the plan does not say what the reference does, and nobody judged."""
+    excess, _ = _done(board, policy)
+    return [at for at in range(len(board.rows)) if not board.labelled[at] and excess[at]]
+
+
+def _done(board: Board, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
+    if not board.rows:
+        return np.zeros(0), np.zeros(0)
+    table = plain_table(board, policy.strategy)
+    return table.at(policy.threshold, np.arange(len(board.rows)))
+
+
+def _standing(board: Board, policy: Policy, terms: Terms, delta: float) -> Standing:
+    excess, costs = _done(board, policy)
+    wealth = wealth_of(excess.tolist(), terms.max_loss)
+    band = interval(excess.tolist(), terms.confidence)
+    reference = board.costs[:, 0].sum() if board.rows else 0.0
+    count = len(board.rows)
+    scores = plain_table(board, policy.strategy).scores if count else np.zeros(0)
+    return Standing(
+        policy=policy,
+        checks=count,
+        excess=float(excess.mean()) if count else 0.0,
+        low=band.low,
+        high=band.high,
+        cost_ratio=float(costs.sum() / reference) if reference else 1.0,
+        escalated=float((scores > policy.threshold).mean()) if count else 0.0,
+        unjudged=int(((excess != 0) & ~board.labelled).sum()) if count else 0,
+        proved=wealth.proves(delta),
+        checks_left=wealth.checks_left(delta),
+    )
