@@ -1,6 +1,6 @@
 """Writes docs/reference/*.md from the code; `--check` says which of them is stale.
 
-A page is made from what runs: the structs of core/config/tables.py with the comments beside their fields, the error tree, the
+A page is made from what runs: the structs of core/config with the comments beside their fields, the error tree, the
 command line's own help, the catalogue of providers, the table of metrics.
 """
 

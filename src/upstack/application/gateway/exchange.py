@@ -108,8 +108,8 @@ class Exchange:
             plan = decide(self._request, state, self._began, gateway.rng)
             if self._caller is not None and self._caller.capture is not None:
                 plan = replace(plan, capture=min(plan.capture, self._caller.capture, key=_LEAST.index))
-            if plan.shadow_rate:
-                plan = gateway.shadows.toss(plan)
+            if plan.shadow_rate and gateway.checking is not None:
+                plan = gateway.checking.toss(plan)
         except UpstackError as error:
             self.refuse(error)
             return
@@ -434,8 +434,9 @@ class Exchange:
 
     def _ask_beside(self) -> None:
         """Have the other routes of a check asked, once its own receipt is on its way or there."""
-        if self._plan.coin is not None:
-            self._gateway.shadows.ask(self._request, self._plan, self._receipt)
+        checking = self._gateway.checking
+        if checking is not None and self._plan.coin is not None:
+            checking.ask(self._request, self._plan, self._receipt)
 
     # -- records -----------------------------------------------------------------------------------------------
 

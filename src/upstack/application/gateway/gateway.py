@@ -13,14 +13,13 @@ from msgspec.structs import replace
 from upstack.application.gateway.auth import Keys
 from upstack.application.gateway.limits.meters import Meters
 from upstack.application.gateway.metrics import Metrics
-from upstack.application.gateway.shadows import Shadows
 from upstack.application.gateway.state import learn_route, reprice, reprice_at, target_keys, with_proved
 from upstack.core.clock import Clock
 from upstack.core.config import Config, ServerConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.base import Ledger
 from upstack.core.telemetry import is_detailed
-from upstack.core.types import Proved, Receipt, State
+from upstack.core.types import Plan, Proved, Receipt, Request, State
 from upstack.foundation.backends.base import Backend
 from upstack.foundation.health import Health
 from upstack.inference.router import configured
@@ -33,6 +32,16 @@ class Live(Protocol):
 
     def expire(self) -> None:
         """End it now: the gateway stops."""
+
+
+class Checking(Protocol):
+    """Who makes requests checks, and has the other routes of these asked."""
+
+    def toss(self, plan: Plan) -> Plan:
+        """Toss the coin of a request; where it falls, its plan says so."""
+
+    def ask(self, request: Request, plan: Plan, receipt: Receipt) -> None:
+        """Ask what the receipt does not answer for."""
 
 
 class Gateway:
@@ -66,7 +75,7 @@ class Gateway:
         self.health = Health(self._health_changed)
         self.metrics = Metrics()
         self.live: set[Live] = set()
-        self.shadows = Shadows(self)
+        self.checking: Checking | None = None  # None: no request becomes a check
         self.draining = False
         self.detailed = is_detailed()  # a line of the log for each request
         self.on_learned: Callable[[], None] = _nothing  # there may be a route that was not there before

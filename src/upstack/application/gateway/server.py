@@ -24,6 +24,7 @@ from upstack.application.gateway.proofs import Proofs
 from upstack.application.gateway.reloader import Reloader
 from upstack.application.gateway.retention import keep_no_longer
 from upstack.application.gateway.setup import Listening, Options, read_config, state_of
+from upstack.application.gateway.shadows import Shadows
 from upstack.application.gateway.together import Place, Together
 from upstack.core.clock import SystemClock
 from upstack.core.config import ledger_place
@@ -99,6 +100,7 @@ async def serve(
         if place is not None:
             reloader.together = Together(gateway, place, slots)
             asyncio.get_running_loop().add_reader(place.leash, stop.set)
+        gateway.checking = Shadows(gateway)
         proofs = Proofs(gateway, leads=place is None or place.row == 1)
         await proofs.look()
         keepers = [asyncio.ensure_future(source.keep_leases()), asyncio.ensure_future(proofs.keep())]

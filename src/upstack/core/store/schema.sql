@@ -179,7 +179,7 @@ CREATE TABLE submissions (  -- attempts to certify, each written before any evid
     seen TEXT NOT NULL,  -- the newest check then: later ones are fresh
     rows BIGINT NOT NULL,  -- checks there were, to learn from and as evidence
     terms BLOB NOT NULL,  -- what is to be proved of which routes, as JSON
-    plans BLOB NOT NULL,  -- in the order in which they are put to the proof; MessagePack
+    plans BLOB NOT NULL,  -- MessagePack, in the order of the proof
     digest TEXT NOT NULL,  -- SHA-256 of the plans
     delta DOUBLE NOT NULL,  -- the error probability of this attempt
     ended_at TEXT,
