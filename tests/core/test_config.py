@@ -82,6 +82,9 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
     assert load_config(None, environ).server.port == 6000
 
 
+CERTIFIED = "[tasks.t]\nreference = 'a/b'\ncandidates = ['a/c']"
+GRADED = f"{CERTIFIED}\nstrategy = 'auto'\ngrader = 'exact'"
+
 UNKNOWN = [
     ("[server]\nprot = 1", "server.prot", "`port`", "ledger_queue_bytes"),
     ("[sever]\nport = 1", "sever", "`server`", "providers"),
@@ -121,7 +124,20 @@ WRONG = [
     ("[routes.a]\nmodel = 'alone'", 'routes.a.model: expected "provider/model"'),
     ("[routes.'a b']\nmodel = 'a/b'", "routes.a b: a name has"),
     ("[tasks.t]", "tasks.t: name a reference"),
-    ("[tasks.t]\nreference = 'a/b'\nstrategy = 'cascade'", "tasks.t.strategy: invalid enum value 'cascade'. Allowed: "),
+    ("[tasks.t]\nreference = 'a/b'\nstrategy = 'dear'", "tasks.t.strategy: invalid enum value 'dear'. Allowed: "),
+    ("[tasks.t]\nstrategy = 'auto'\ncandidates = ['a/b']", 'tasks.t.reference: strategy = "auto" needs it'),
+    ("[tasks.t]\nstrategy = 'auto'\nreference = 'a/b'\ncandidates = ['a/b']", "tasks.t.candidates: strategy"),
+    (f"{CERTIFIED}\nstrategy = 'single'", 'tasks.t.grader: strategy = "single" needs it, to prove plans against'),
+    (f"{CERTIFIED}\nstrategy = 'single'", '"first" asks the first candidate alone'),
+    (f"{GRADED}\ncapture = 'hash'", 'it needs receipts, and capture = "full"'),
+    (f"[server]\nreceipts = 'off'\n{GRADED}", 'it needs receipts, and capture = "full"'),
+    (f"{GRADED}\nshadow_rate = 1.5", "tasks.t.shadow_rate: lies in 0.0 to 1.0"),
+    (f"{GRADED}\nmin_checks = 0", "tasks.t.min_checks: lies in 1 to"),
+    (f"{GRADED}\nmin_hours = -1.0", "tasks.t.min_hours: lies in 0.0 to"),
+    (f"{GRADED}\nrevoke_loss = 0.01", "tasks.t.revoke_loss: lies above max_loss"),
+    (f"{GRADED}\nfalse_alarm_checks = 3", "tasks.t.false_alarm_checks: lies in 10 to"),
+    (f"{GRADED}\nexpires_days = nan", "tasks.t.expires_days: lies in 0.0 to"),
+    (f"{GRADED}\nshadow_budget_usd = {{ day = -1 }}", "tasks.t.shadow_budget_usd.day: USD lie in 0 to"),
     (
         "[tasks.t]\nreference = 'a/b'\ncapture = 'all'",
         "tasks.t.capture: invalid enum value 'all'. Allowed: full, hash, none",

@@ -122,9 +122,11 @@ def _check_limits(config: Config, source: str) -> None:
             amounts = dict(zip(("day", "month", "total"), msgspec.structs.astuple(row.budget_usd), strict=True))
             if table == "tasks":
                 amounts["value_usd"] = row.value_usd
+                beside = zip(("day", "month", "total"), msgspec.structs.astuple(row.shadow_budget_usd), strict=True)
+                amounts |= {f"shadow_budget_usd.{field}": amount for field, amount in beside}
             for field, amount in amounts.items():
                 if amount is not None and not 0 <= amount <= MOST_USD:
-                    key = field if field == "value_usd" else f"budget_usd.{field}"
+                    key = field if field.startswith(("value", "shadow")) else f"budget_usd.{field}"
                     raise ConfigError(f"{where}.{key}: USD lie in 0 to {MOST_USD:,}")
             if table == "tasks" and not 0 <= row.maturity_days <= MOST_DAYS:
                 raise ConfigError(f"{where}.maturity_days: lies in 0 to {MOST_DAYS:,}")
