@@ -72,12 +72,11 @@ for name in {_modules()!r}:
     _run(code)
 
 
-def test_public_names_are_sorted_and_exist() -> None:
-    """`__all__` is where it exists a sorted list of what can be imported."""
+def test_public_names_exist() -> None:
+    """`__all__` is where it exists a list of what can be imported."""
     for name in ["upstack", *_modules()]:
         module = importlib.import_module(name)
         public = list(getattr(module, "__all__", []))
-        assert public == sorted(public), name
         assert all(hasattr(module, each) for each in public), name
 
 

@@ -24,20 +24,20 @@ from upstack.core.config.tables import (
 )
 
 __all__ = [
+    "NAME",
+    "RANGES",
+    "UNCERTIFIED",
     "BudgetConfig",
     "Config",
     "KeyConfig",
-    "NAME",
     "PriceConfig",
     "ProviderConfig",
-    "RANGES",
     "RateConfig",
     "RouteConfig",
     "ServerConfig",
     "TaskConfig",
     "TeamConfig",
     "TimeoutsConfig",
-    "UNCERTIFIED",
     "ledger_place",
     "load_config",
     "load_price_file",
