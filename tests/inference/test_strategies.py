@@ -6,7 +6,7 @@ import pytest
 
 from upstack.inference.learning.scorer import Scorer
 from upstack.inference.learning.signs import Answer, of_answer, of_prompt
-from upstack.inference.strategies.base import Ask, Propose, Serve, Strategy, next_step
+from upstack.inference.strategies.base import Ask, Propose, Serve, Strategy, Take, next_step
 from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 
@@ -75,15 +75,15 @@ def test_what_scores_above_the_threshold_goes_to_the_reference() -> None:
     """Which is asked then, and served once it has answered."""
     agree = Agree(("x/a", "x/b"))
     assert next_step(agree, 0.0, REFERENCE, Seen(a="1", b="1")) == Serve("x/a")
-    assert next_step(agree, 0.0, REFERENCE, Seen(a="1", b="2")) == Ask(REFERENCE)
+    assert next_step(agree, 0.0, REFERENCE, Seen(a="1", b="2")) == Take(REFERENCE)
     assert next_step(agree, 0.0, REFERENCE, Seen(a="1", b="2", reference="2")) == Serve(REFERENCE)
     assert next_step(agree, 2.0, REFERENCE, Seen(a="1", b="2")) == Serve("x/a")
 
 
 def test_before_the_call_only_one_route_is_asked() -> None:
     """The cheap one where little is to be gained, else the reference."""
-    assert next_step(Precall("x/a", _scorer(-2.0, 0)), 0.0, REFERENCE, Seen()) == Ask("x/a")
-    assert next_step(Precall("x/a", _scorer(2.0, 0)), 0.0, REFERENCE, Seen()) == Ask(REFERENCE)
+    assert next_step(Precall("x/a", _scorer(-2.0, 0)), 0.0, REFERENCE, Seen()) == Take("x/a")
+    assert next_step(Precall("x/a", _scorer(2.0, 0)), 0.0, REFERENCE, Seen()) == Take(REFERENCE)
 
 
 def test_the_answer_that_most_share_is_proposed() -> None:

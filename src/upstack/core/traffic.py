@@ -139,6 +139,23 @@ def prompt_key(messages: Sequence[Any]) -> bytes:
     return hashlib.blake2b(canonical, digest_size=16).digest()
 
 
+def prompt_of(row: TrafficRow) -> str:
+    """What a request says, all its messages together."""
+    return text_of(row.messages)
+
+
+def text_of(messages: Iterable[Any]) -> str:
+    """The texts of messages, all together."""
+    return "\n".join(_text(message.get("content")) for message in messages if isinstance(message, dict))
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+
+
 def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")

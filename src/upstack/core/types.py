@@ -190,6 +190,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     why: str
     encrypt: bool = False
     ceiling: Ceiling | None = None  # None: a target's price is unknown
+    arms: tuple[Target, ...] = ()  # what `policy` may ask before any of `targets`
+    policy: object = None  # an inference.strategies.policy.Policy; None: the first target that answers will do
     shadow_rate: float = 0.0  # chance that the request becomes a check
     coin: float | None = None  # that chance, where the coin fell
     check_of: str | None = None

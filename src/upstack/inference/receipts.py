@@ -29,6 +29,7 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     first_byte_s: float | None = None
     answer: bytes | None = None
+    served: int = -1  # which of the attempts it is of
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +59,7 @@ def finish(
     The cost is the sum over all attempts, or None where one that may be billed has no known price or usage. The usage
     is that of the attempt that was served.
     """
-    served = attempts[-1] if attempts and ending.state in {"answered", "truncated", "cancelled"} else None
+    served = attempts[ending.served] if attempts and ending.state in {"answered", "truncated", "cancelled"} else None
     if served is not None and ending.state == "cancelled" and served.failure != "cancelled":
         served = None  # between two attempts: nobody was answering
     capture = plan.capture
@@ -70,7 +71,7 @@ def finish(
         model=request.model,
         task=plan.task,
         strategy=plan.strategy,
-        plan=", ".join([target.key for target in plan.targets]),
+        plan=", ".join([target.key for target in (*plan.arms, *plan.targets)]),
         why=why if asked.note is None else f"{why}. {asked.note}",
         route=served.route if served is not None else None,
         stream=request.stream,

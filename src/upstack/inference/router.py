@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from upstack.core.errors import Failure, RequestError, SupplyError
 from upstack.core.types import Plan, Proved, Request, Route, State, Strategy, Target, Task
 from upstack.inference.cost import ceiling
+from upstack.inference.strategies.policy import Policy, from_bytes
 
 NOTHING_PROVED = Proved()
 LONGEST_COMPARED = 100  # characters of an unknown name; comparing takes the square of them
@@ -62,18 +63,24 @@ def task_plan(task: Task, state: State) -> Plan:
     allowed = [state.routes[name] for name in task.routes if permits(task, state.routes[name])]
     strategy: Strategy = "fallback"
     rate = 0.0
+    policy: Policy | None = None
     if task.strategy == "first":
         strategy, allowed = "first", allowed[:1]
     order = ", then ".join(route.name for route in allowed)
     why = f"{order}, in the configured order, nothing certified"
     if task.terms is not None:
         proved = state.proved.get(task.name, NOTHING_PROVED)
-        first = [name for name, version in proved.arms if state.routes[name].version == version]
+        first = [name for name, version in proved.arms if _is_there(name, version, state)]
         if proved.certificate is None or len(first) < len(proved.arms):
             strategy, first = "reference", []
             why = f"the reference {task.terms.reference[0]}, as nothing is certified"
         else:
             strategy, why = cast("Strategy", proved.strategy), proved.words
+            (policy,) = from_bytes(proved.plan)
+            if policy.trusts_all:
+                policy = None
+            else:  # it asks them by itself; where one fails the reference is next
+                first = []
         ranks = {name: rank for rank, name in enumerate([*first, task.terms.reference[0]])}
         allowed.sort(key=lambda route: ranks.get(route.name, len(ranks)))
         rate = 1.0 if proved.alarmed else task.shadow_rate
@@ -87,8 +94,19 @@ def task_plan(task: Task, state: State) -> Plan:
         why=f"task {task.name}: {why}",
         encrypt=task.encrypt,
         ceiling=ceiling(allowed, state.reserve),
+        arms=() if policy is None else _arms(policy, state),
+        policy=policy,
         shadow_rate=rate,
     )
+
+
+def _is_there(name: str, version: str, state: State) -> bool:
+    route = state.routes.get(name)
+    return route is not None and route.version == version
+
+
+def _arms(policy: Policy, state: State) -> tuple[Target, ...]:
+    return tuple(target for name in policy.strategy.arms for target in targets_of(state.routes[name]))
 
 
 def shadow_plan(plan: Plan, route: Route, state: State, check: str) -> Plan:

@@ -40,8 +40,8 @@ class Checking(Protocol):
     def toss(self, plan: Plan) -> Plan:
         """Toss the coin of a request; where it falls, its plan says so."""
 
-    def ask(self, request: Request, plan: Plan, receipt: Receipt) -> None:
-        """Ask what the receipt does not answer for."""
+    def ask(self, request: Request, plan: Plan, receipt: Receipt, heard: Mapping[str, bytes]) -> None:
+        """Ask what the receipt does not answer for, nor what was `heard`."""
 
 
 class Gateway:

@@ -6,6 +6,7 @@ flight, no coin is tossed: that depends on what was before, never on the request
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -55,12 +56,17 @@ class Shadows:
             return plan
         return replace(plan, coin=plan.shadow_rate)
 
-    def ask(self, request: Request, plan: Plan, receipt: Receipt) -> None:
-        """Ask all routes of the plan but the one whose whole answer the receipt has."""
+    def ask(self, request: Request, plan: Plan, receipt: Receipt, heard: Mapping[str, bytes]) -> None:
+        """Ask all routes of the plan but those whose whole answers are there: the receipt's, and what was `heard`.
+
+        What was heard, and is not the receipt's, is kept in a receipt of its own, which costs nothing.
+        """
         gateway = self._gateway
         answered = receipt.route if receipt.state == "answered" else None
-        for route in dict.fromkeys(target.route.name for target in plan.targets):
-            if route != answered and route in gateway.state.routes:
+        for route in dict.fromkeys(target.route.name for target in (*plan.arms, *plan.targets)):
+            if route in heard and route != answered:
+                gateway.record(_of_heard(receipt, route, heard[route], gateway.new_id(gateway.clock.time())), None)
+            elif route != answered and route in gateway.state.routes:
                 beside = shadow_plan(plan, gateway.state.routes[route], gateway.state, receipt.id)
                 exchange = Exchange(gateway, _NOBODY)
                 exchange.check(request, beside)
@@ -70,3 +76,29 @@ class Shadows:
         live = self._gateway.live
         self._asked = [exchange for exchange in self._asked if exchange in live]
         return len(self._asked) < AT_ONCE and self._gateway.meters.has_room(shadow_task(plan.task or ""))
+
+
+def _of_heard(check: Receipt, route: str, answer: bytes, own_id: str) -> Receipt:
+    """What a route said for the decision on a check; asking it is among the check's own attempts."""
+    return replace(
+        check,
+        id=own_id,
+        task=shadow_task(check.task or ""),
+        strategy="shadow",
+        why=f"said for the decision on {check.id}, which is a check",
+        route=route,
+        usage=None,
+        cost_picodollars=0,
+        attempts=(),
+        request=None,
+        answer=answer,
+        reserved_picodollars=None,
+        coin=None,
+        check_of=check.id,
+        state="answered",
+        status=200,
+        error=None,
+        key=None,
+        team=None,
+        episode=None,
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upstack.core.store.checks import Part
-from upstack.core.traffic import TrafficRow
-from upstack.inference.backtest.split import prompt_of
+from upstack.core.traffic import TrafficRow, prompt_of
 from upstack.inference.clusters import clusters, place_of
 from upstack.inference.proof import FIT_SHARE
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from upstack.core.completion import content_of, finish_reason_of, logprobs_of
 from upstack.core.errors import EvidenceError, Failure
 from upstack.core.store.checks import Check
 from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.core.types import Receipt, Terms
+from upstack.core.types import Attempt, Receipt, Terms
 
 _PER_USD = 1e12
 
@@ -58,7 +59,8 @@ def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRo
     versions = dict((terms.reference, *terms.arms))
     said: dict[str, _Said] = {}
     for receipt in (check.receipt, *check.beside):
-        for each in _said(receipt, alone=receipt is not check.receipt):
+        asked = receipt if receipt.attempts else replace(receipt, attempts=_asked_for(receipt.route, check.receipt))
+        for each in _said(asked, alone=bool(receipt.attempts) and receipt is not check.receipt):
             name, version = each[0]
             if name in versions:
                 if versions[name] != version:
@@ -78,6 +80,11 @@ def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRo
         time=check.receipt.created_at,
         waits=len(said) < len(versions) and now < check.receipt.created_at + patience,
     )
+
+
+def _asked_for(route: str | None, check: Receipt) -> tuple[Attempt, ...]:
+    """How a check asked a route for its decision."""
+    return tuple(each for each in check.attempts if each.route == route and each.failure is None)
 
 
 def _said(receipt: Receipt, *, alone: bool) -> list[tuple[tuple[str, str], _Said]]:
@@ -122,47 +129,8 @@ def _answer(said: _Said | None, stand_in: _Said | None, reference: _Said | None)
         usage.output_tokens if usage is not None else 0,
         cost_usd=said.cost_usd + (0.0 if spoken is said else spoken.cost_usd),
         finish_reason=finish_reason_of(spoken.receipt.answer),
-        logprobs=_choice(spoken.receipt.answer).get("logprobs"),
+        logprobs=logprobs_of(spoken.receipt.answer),
     )
-
-
-def content_of(answer: bytes | None) -> str:
-    """The text of a chat completion; of one that calls tools what it calls, as JSON."""
-    message = _choice(answer).get("message")
-    if not isinstance(message, dict):
-        return ""
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and calls:
-        return msgspec.json.encode([_call(call) for call in calls], order="sorted").decode()
-    content = message.get("content")
-    return content if isinstance(content, str) else ""
-
-
-def finish_reason_of(answer: bytes | None) -> str | None:
-    """Why a chat completion ended."""
-    reason = _choice(answer).get("finish_reason")
-    return reason if isinstance(reason, str) else None
-
-
-def _call(call: Any) -> Any:
-    """A tool call without its id: its function's name and arguments."""
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        return call
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # else it stands as it is
-            arguments = msgspec.json.decode(arguments)
-    return {"name": function.get("name"), "arguments": arguments}
-
-
-def _choice(answer: bytes | None) -> dict[str, Any]:
-    try:
-        whole = msgspec.json.decode(answer or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    choices = whole.get("choices") if isinstance(whole, dict) else None
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 
 def _messages(request: bytes) -> tuple[dict[str, Any], ...]:

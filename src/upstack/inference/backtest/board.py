@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import msgspec
@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upstack.core.errors import EvidenceError
-from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.inference.backtest.split import prompt_of
+from upstack.core.traffic import RecordedAnswer, TrafficRow, prompt_of
 from upstack.inference.graders.base import Grader
 from upstack.inference.learning import signs
 from upstack.inference.learning.grams import shorten
-from upstack.inference.learning.signs import Answer
+from upstack.inference.learning.signs import Answer, answer_of
 from upstack.inference.learning.training import Counted
 
 Floats = NDArray[np.float64]
 Cost = Callable[[str, RecordedAnswer], float]  # of a route's answer, in USD
 
-_LEAST = -100.0  # of the logarithm of a token's probability: some say -9999 for none
 _MOST_GAPS = 0.5  # share of the rows that a candidate may be missing from
 
 
@@ -189,7 +187,4 @@ def complete(
 
 def as_answer(answer: RecordedAnswer) -> Answer:
     """What a decision may look at of a recorded answer."""
-    tokens = (answer.logprobs or {}).get("content")
-    said = [token.get("logprob") for token in tokens if isinstance(token, Mapping)] if isinstance(tokens, list) else []
-    values = tuple(max(_LEAST, min(0.0, float(each))) for each in said if isinstance(each, int | float))
-    return Answer(answer.content or "", answer.output_tokens, values, answer.finish_reason or "stop")
+    return answer_of(answer.content or "", answer.output_tokens, answer.logprobs, answer.finish_reason)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from upstack.core.traffic import TrafficRow
+from upstack.core.traffic import TrafficRow, prompt_of
 from upstack.inference.clusters import clusters, place_of
 
 FIT_SHARE = 0.4  # of the calibration rows
@@ -41,15 +40,3 @@ def folds_of(rows: Sequence[TrafficRow], count: int = 5) -> NDArray[np.int64]:
     """Put each cluster of near-duplicates into one of `count` folds."""
     texts = [prompt_of(row) for row in rows]
     return np.array([int(place_of(texts[first], 0) * count) for first in clusters(texts)])
-
-
-def prompt_of(row: TrafficRow) -> str:
-    """What a request says, all its messages together."""
-    return "\n".join(_text(message.get("content")) for message in row.messages)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from upstack.inference.arithmetic import check_arithmetic
 
+_LEAST = -100.0  # of the logarithm of a token's probability: some say -9999 for none
 _LONGEST = 20_000  # characters looked at
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _HEDGE = re.compile(r"\b(?:however|mistake|incorrect|error|wait|actually|unclear|ambiguous)\b", re.IGNORECASE)
@@ -27,6 +29,16 @@ class Answer(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     logprobs: tuple[float, ...] = ()  # of its tokens, where the provider tells them
     finish_reason: str = "stop"
+
+
+def answer_of(
+    content: str, output_tokens: int, logprobs: Mapping[str, Any] | None, finish_reason: str | None
+) -> Answer:
+    """Make it of what a chat completion says; `logprobs` as its choice has them."""
+    tokens = (logprobs or {}).get("content")
+    said = [token.get("logprob") for token in tokens if isinstance(token, Mapping)] if isinstance(tokens, list) else []
+    values = tuple(max(_LEAST, min(0.0, float(each))) for each in said if isinstance(each, int | float))
+    return Answer(content, output_tokens, values, finish_reason or "stop")
 
 
 def of_prompt(prompt: str) -> list[float]:

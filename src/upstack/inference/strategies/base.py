@@ -22,8 +22,14 @@ class Propose(msgspec.Struct, frozen=True):
     score: float  # the higher, the less it is trusted
 
 
+class Take(msgspec.Struct, frozen=True):
+    """Ask this route, and serve whatever it says."""
+
+    route: str
+
+
 class Serve(msgspec.Struct, frozen=True):
-    """This route's answer goes out."""
+    """This route's answer, which is there, goes out."""
 
     route: str
 
@@ -58,10 +64,10 @@ class Strategy(Protocol):
         ...
 
 
-def next_step(strategy: Strategy, threshold: float, reference: str, seen: Seen) -> Ask | Serve:
+def next_step(strategy: Strategy, threshold: float, reference: str, seen: Seen) -> Ask | Take | Serve:
     """Say what a plan does next: it escalates to the reference where the score of a proposal is above the threshold."""
     step = strategy.step(seen)
     if isinstance(step, Ask):
         return step
     route = step.route if step.score <= threshold else reference
-    return Ask(route) if seen.answer(route) is None else Serve(route)
+    return Take(route) if seen.answer(route) is None else Serve(route)

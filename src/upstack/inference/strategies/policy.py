@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from upstack.inference.strategies.base import Ask, Seen, Serve, next_step
+from upstack.inference.strategies.base import Ask, Seen, Serve, Take, next_step
 from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 
@@ -21,11 +21,16 @@ class Policy(msgspec.Struct, frozen=True):
         return type(self.strategy).__name__.lower()
 
     @property
+    def learns(self) -> bool:
+        """Whether its score was learned, and takes a few milliseconds."""
+        return isinstance(self.strategy, Cascade | Precall)
+
+    @property
     def trusts_all(self) -> bool:
         """Whether it serves whatever its only arm says: nothing is to be decided then."""
         return isinstance(self.strategy, Single)
 
-    def step(self, reference: str, seen: Seen) -> Ask | Serve:
+    def step(self, reference: str, seen: Seen) -> Ask | Take | Serve:
         """Say what is next, by what has been seen."""
         return next_step(self.strategy, self.threshold, reference, seen)
 

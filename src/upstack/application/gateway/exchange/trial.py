@@ -14,10 +14,10 @@ _NO_HEADERS: Mapping[bytes, bytes] = {}
 class Trial:
     """Keeps what a provider sends to one attempt. Times are monotonic seconds."""
 
-    __slots__ = ("began", "body", "first_byte", "head", "index", "kept", "size", "status", "stream", "target")
+    __slots__ = ("began", "body", "first_byte", "head", "index", "kept", "place", "size", "status", "stream", "target")
 
-    def __init__(self, target: Target, index: int | None, began: float) -> None:
-        """`index` among the plan's targets; None: it is asked for a decision."""
+    def __init__(self, target: Target, index: int, began: float) -> None:
+        """`index` among the plan's targets; of an arm, which is asked for a decision, ~index."""
         self.target = target
         self.index = index
         self.began = began
@@ -28,6 +28,7 @@ class Trial:
         self.size = 0
         self.stream: ChatStream | None = None
         self.kept: list[bytes] = []  # of a stream, until it is decided whether it goes out
+        self.place = -1  # among the attempts of its request, once it has answered
 
     @property
     def usage(self) -> Usage | None:

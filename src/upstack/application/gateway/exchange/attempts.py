@@ -1,4 +1,4 @@
-"""One request, from its bytes to its durable answer: the plan is run here, by callbacks.
+"""The attempts of one request: made one after the other, or for a decision, until one answers.
 
     begin -> decide -> attempt -> (fail over | retry)* -> answer -> receipt durable -> the answer's end goes out
 
@@ -8,94 +8,42 @@ It knows neither uvicorn nor ASGI: whoever has a caller gives a `Sink`.
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from upstack.application.gateway.auth import Caller, may_ask
+from upstack.application.gateway.auth import may_ask
 from upstack.application.gateway.dialects import chat
 from upstack.application.gateway.dialects.chat_stream import DONE, ChatStream, choices_wanted
+from upstack.application.gateway.exchange.deliberation import Deliberation
+from upstack.application.gateway.exchange.ends import Ends
+from upstack.application.gateway.exchange.hearing import Hearing
+from upstack.application.gateway.exchange.trial import Trial
 from upstack.application.gateway.lines import EVENTS, JSON, lines, retry_after
-from upstack.application.gateway.sink import Sink
-from upstack.application.gateway.trial import Trial
 from upstack.core.errors import Failure, LedgerError, LimitError, SupplyError, UpstackError
-from upstack.core.telemetry import detail, tell_request
-from upstack.core.types import Attempt, Capture, Plan, Receipt, ReceiptState, Request, Usage
-from upstack.inference.cascade import Tried, next_step, summary
-from upstack.inference.receipts import Asked, Ending, finish, surely_free
+from upstack.core.telemetry import fault
+from upstack.core.types import Capture, Plan, Request, Usage
+from upstack.inference.cascade import STALE_TRIES, Tried, next_step, summary
+from upstack.inference.receipts import surely_free
 from upstack.inference.router import decide
-
-if TYPE_CHECKING:
-    from upstack.application.gateway.gateway import Gateway
-    from upstack.application.gateway.limits.meters import Hold
-    from upstack.foundation.backends.base import Call
+from upstack.inference.strategies.base import Ask, Serve, Take
+from upstack.inference.strategies.policy import Policy
 
 _STREAM = b"text/event-stream"
 LEASE_WAIT = 0.02  # seconds between looks at whether a share of a budget has come
 LEASE_WAITS = 100
+KEEP_ALIVE = 5.0  # seconds between comments while a stream is held back
+COMMENT = b": an answer is being chosen\n\n"
 LINGER = 1.0  # seconds a provider may take to end its body after its stream said [DONE]
 
 _LEAST: tuple[Capture, ...] = ("none", "hash", "full")
 _CALLERS = frozenset({Failure.CALLER, Failure.UNFIT})
 
 
-class Exchange:
+class Exchange(Ends):
     """A request in flight. Implements `Receiver`; the sink calls `gone`, `pause` and `resume`."""
 
-    __slots__ = (
-        "_attempts",
-        "_began",
-        "_call",
-        "_caller",
-        "_created",
-        "_early",
-        "_flows",
-        "_gateway",
-        "_hold",
-        "_known",
-        "_note",
-        "_opened",
-        "_out",
-        "_over",
-        "_plan",
-        "_receipt",
-        "_request",
-        "_timer",
-        "_trial",
-        "_tried",
-        "_waits",
-        "id",
-        "sink",
-    )
-
-    _request: Request
-    _plan: Plan
-    _out: tuple[int, bytes, bytes]
-    _receipt: Receipt
-
-    def __init__(self, gateway: Gateway, sink: Sink, caller: Caller | None = None) -> None:
-        self._gateway = gateway
-        self._caller = caller
-        self.sink = sink
-        self._began = gateway.clock.monotonic()
-        self._created = gateway.clock.time()
-        self.id = gateway.new_id(self._created)
-        self._attempts: list[Attempt] = []
-        self._tried: list[Tried] = []
-        self._call: Call | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._hold: Hold | None = None
-        self._note: str | None = None
-        self._waits = 0  # for a share of a budget
-        self._trial: Trial | None = None  # the attempt under way, or the last one
-        self._known = False  # the ledger knows of the stream: its first byte may go out
-        self._opened = False  # committed to this attempt: the caller has its first byte, or will
-        self._flows = False  # the caller has its first byte
-        self._early: list[bytes] | None = None  # what a committed stream waits with until it is known
-        self._over = False  # how it ends is decided; only the receipt is waited for
+    __slots__ = ()
 
     def begin(self, body: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Read the request, choose its plan, make the first attempt."""
@@ -130,7 +78,10 @@ class Exchange:
             self._deny(error)
             return
         gateway.live.add(self)
-        self._attempt(0)
+        if isinstance(plan.policy, Policy):
+            self._weigh(plan.policy)
+        else:
+            self._attempt(0)
 
     def gone(self) -> None:
         """The caller left: cancel the provider, keep the record."""
@@ -165,6 +116,7 @@ class Exchange:
     # -- attempts ----------------------------------------------------------------------------------------------
 
     def _attempt(self, index: int) -> None:
+        """Ask one of the plan's targets; one of its arms by ~index."""
         gateway = self._gateway
         self._timer = None
         now = gateway.clock.monotonic()
@@ -173,13 +125,14 @@ class Exchange:
             if refusal is not None:
                 self._refused(refusal, index)
                 return
-        target = self._plan.targets[index]
+        target = self._plan.targets[index] if index >= 0 else self._plan.arms[~index]
         self._trial = trial = Trial(target, index, now)
         if gateway.health.resting:
             gateway.health.started(target.key, now)
         if self._request.stream or self._plan.coin is not None:
             self._announce(trial)
-        self._call = gateway.backends[target.route.provider.backend].send(target, self._request, self)
+        receiver = Hearing(self, trial) if self._weighs else self
+        self._call = gateway.backends[target.route.provider.backend].send(target, self._request, receiver)
         if self.sink.paused:
             self._call.pause()
 
@@ -190,7 +143,7 @@ class Exchange:
         trial.status, trial.head = status, headers
         request = self._request
         if status == 200 and request.stream and headers.get(b"content-type", b"").lower().startswith(_STREAM):
-            kept = self._plan.capture != "none" and self._gateway.receipts != "off"
+            kept = (self._plan.capture != "none" and self._gateway.receipts != "off") or self._weighs
             trial.stream = ChatStream(
                 strip_usage=not request.wants_usage,
                 keep=self._gateway.limits.max_answer_bytes if kept else 0,
@@ -247,7 +200,11 @@ class Exchange:
 
     def _pass_on(self, stream: ChatStream, data: bytes, *, ended: bool) -> None:
         if data:
-            if self._flows:
+            if self._weighs and self._trial is not None:
+                self._trial.kept.append(data)
+                if stream.committed and self._call is not None:
+                    self._call.unheard = False
+            elif self._flows:
                 self.sink.write(data)
             elif self._early is not None:
                 self._early.append(data)
@@ -287,18 +244,11 @@ class Exchange:
         if self._call is not None:
             self._call.unheard = False
         if self._known:
-            self._flows = True
-            self.sink.open(self._headers(EVENTS), data)
+            self._flow(data)
             return
         self._early = [data]
         if self._call is not None:
             self._call.pause()
-
-    def _send_early(self) -> None:
-        if self._early is not None:
-            self._flows = True
-            self.sink.open(self._headers(EVENTS), b"".join(self._early))
-            self._early = None
 
     def _stop(self) -> None:
         if self._call is not None:
@@ -307,6 +257,78 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    # -- decisions -----------------------------------------------------------------------------------------------
+
+    def _weigh(self, policy: Policy) -> None:
+        """Have a policy decide what is asked and what goes out."""
+        task = self._gateway.state.tasks.get(self._plan.task or "")
+        if task is None or task.terms is None:  # it has just gone
+            self._attempt(0)
+            return
+        self._deliberation, self._weighs = Deliberation(policy, task.terms, self._request), True
+        if self._request.stream:
+            self._greeter = self._gateway.loop.call_later(KEEP_ALIVE, self._greet)
+        self._decide()
+
+    def _hear(self, trial: Trial, answer: bytes | None, usage: Usage | None) -> None:
+        deliberation = self._deliberation
+        assert deliberation is not None  # noqa: S101 - it weighs
+        if answer is None:  # too large to be looked at
+            self._decided(deliberation.escalate())
+            return
+        deliberation.hear(trial, answer, 0 if usage is None else usage.output_tokens)
+        self._decide()
+
+    def _decide(self) -> None:
+        """Take the next step, on another thread where it takes long."""
+        deliberation = self._deliberation
+        assert deliberation is not None  # noqa: S101 - it weighs
+        if deliberation.is_quick:
+            self._decided(_step(deliberation))
+        else:
+            loop = self._gateway.loop
+            loop.run_in_executor(None, _step, deliberation).add_done_callback(lambda each: self._decided(each.result()))
+
+    def _decided(self, step: Ask | Take | Serve) -> None:
+        if self._over:
+            return
+        if isinstance(step, Serve) and self._deliberation is not None:
+            self._serve(*self._deliberation.heard[step.route])
+            return
+        arms = [at for at, target in enumerate(self._plan.arms) if target.route.name == step.route]
+        if isinstance(step, Ask):
+            self._attempt(~self._gateway.rng.choice(arms))
+            return
+        self._weighs = False
+        self._waits = 0
+        if arms:
+            taken = tuple(self._plan.arms[at] for at in arms)
+            self._plan = replace(self._plan, targets=(*taken, *self._plan.targets), arms=())
+        self._attempt(0)
+
+    def _serve(self, trial: Trial, answer: bytes) -> None:
+        """Let an answer out that was held back."""
+        self._trial, self._weighs = trial, False
+        if trial.stream is None:
+            self._out = (200, self._headers(JSON), answer)
+        else:
+            trial.first_byte = self._gateway.clock.monotonic()  # of what the caller sees
+            self._open(b"".join(trial.kept))
+            self._out = (200, b"", DONE)
+        self._end("answered", 200, None, answer=answer)
+
+    def _greet(self) -> None:
+        """Keep the connection of a stream alive that nothing may go out on yet."""
+        if self._flows or self._over:
+            return
+        if self._known and not self._greeted:
+            self._greeted = True
+            kept = None if self._gateway.receipts == "off" else self.id
+            self.sink.open(lines(EVENTS, kept, None, {}), COMMENT)
+        elif self._greeted:
+            self.sink.write(COMMENT)
+        self._greeter = self._gateway.loop.call_later(KEEP_ALIVE, self._greet)
 
     # -- ends --------------------------------------------------------------------------------------------------
 
@@ -317,19 +339,27 @@ class Exchange:
             self._fail(error)
             return
         self._add(self._answered(trial, usage))
+        if self._weighs:
+            self._hear(trial, body, usage)
+            return
         self._out = (200, self._headers(JSON), body)
         self._end("answered", 200, None, answer=body)
 
     def _finish_stream(self, stream: ChatStream) -> None:
         held = stream.take_held()  # an answer may rightly have no content at all
-        assert self._trial is not None  # noqa: S101 - the stream is its
-        self._add(self._answered(self._trial, stream.usage))
-        if not self._opened:
+        trial = self._trial
+        assert trial is not None  # noqa: S101 - the stream is its
+        self._add(self._answered(trial, stream.usage))
+        if not self._opened and not self._weighs:
             self._open(held)
         call, self._call = self._call, None
         if call is not None and stream.done:
             call.resume()
             self._gateway.loop.call_later(LINGER, call.cancel)
+        if self._weighs:
+            trial.kept.append(held)
+            self._hear(trial, stream.answer(), stream.usage)
+            return
         self._out = (200, b"", DONE)
         self._end("answered", 200, None, answer=stream.answer())
 
@@ -344,6 +374,13 @@ class Exchange:
         if self._opened:
             self._fail_for_good(error)
             return
+        if self._weighs and self._trial is not None:
+            if error.failure is Failure.STALE and self._waits < STALE_TRIES:
+                self._waits += 1
+                self._attempt(self._trial.index)
+            elif self._deliberation is not None:
+                self._decided(self._deliberation.escalate())
+            return
         step = next_step(self._plan, self._tried, gateway.rng, gateway.health.held, now)
         if step is None:
             self._fail_for_good(error)
@@ -357,7 +394,8 @@ class Exchange:
         assert trial is not None  # noqa: S101 - it failed
         billed = not surely_free(error.failure, trial.status)
         self._add(self._record(trial, error.failure.value, trial.usage, billed=billed))
-        self._tried.append(Tried(trial.index or 0, error))
+        if not self._weighs:
+            self._tried.append(Tried(trial.index, error))
 
     def _fail_for_good(self, error: SupplyError) -> None:
         trial = self._trial
@@ -366,14 +404,17 @@ class Exchange:
             self._out = (200, b"", chat.error_event(SupplyError(error.failure, message)))
             self._end("truncated", 200, error.code, answer=_streamed(trial))
             return
-        if trial is not None and error.failure in _CALLERS:  # the provider's own words about the caller's request
+        if trial is not None and error.failure in _CALLERS and not (self._weighs or self._greeted):
             status = trial.status or 400
-            self._out = (status, self._headers(JSON), trial.whole())
+            self._out = (status, self._headers(JSON), trial.whole())  # the provider's own words about the request
             self._end("failed", status, error.code)
             return
-        shown = summary(self._plan, self._tried)
-        self._out = (shown.status, self._headers(JSON + retry_after(shown.retry_after)), chat.error_body(shown))
-        self._end("failed", shown.status, shown.code)
+        shown = summary(self._plan, self._tried) if self._tried else error
+        if self._greeted:
+            self._out = (200, b"", chat.error_event(shown))
+        else:
+            self._out = (shown.status, self._headers(JSON + retry_after(shown.retry_after)), chat.error_body(shown))
+        self._end("failed", self._out[0], shown.code)
 
     def _refused(self, refusal: LimitError, index: int) -> None:
         """Wait a moment where this host is about to get more of a budget, else end."""
@@ -386,112 +427,16 @@ class Exchange:
         else:
             self._deny(refusal)
 
-    def _deny(self, error: LimitError) -> None:
-        """A limit forbids the next attempt. What was asked before it, or is refused for its cost, has a receipt."""
-        if not self._attempts and error.status == LimitError.status:
-            self._gateway.live.discard(self)
-            if self._hold is not None:
-                self._hold.leave(answered=False)
-            self.refuse(error)
-            return
-        self._note = error.message
-        kept = None if self._gateway.receipts == "off" else self.id
-        head = lines(JSON + retry_after(error.retry_after), kept, None, {})
-        self._out = (error.status, head, chat.error_body(error))
-        self._end("failed", error.status, error.code)
-
-    def _end(self, state: ReceiptState, status: int, error: str | None, *, answer: bytes | None = None) -> None:
-        self._over = True
-        self._receipt = self._make_receipt(state, status, error, self._attempts, answer)
-        if self._hold is not None:
-            self._hold.leave(answered=state == "answered")
-        if state == "cancelled":
-            self._gateway.live.discard(self)
-            self._gateway.metrics.note(self._receipt)
-            self._gateway.record(self._receipt, None)
-            self._ask_beside()
-        else:
-            self._gateway.record(self._receipt, self._recorded)
-
-    def _recorded(self, error: LedgerError | None) -> None:
-        """The receipt is durable (or could not be made so): let the end of the answer go out."""
-        self._gateway.live.discard(self)
-        if self._gateway.detailed:
-            tell_request(self._receipt, len(self._request.body))
-        status, headers, body = self._out
-        if error is not None:
-            status, headers, body = error.status, JSON, chat.error_body(error)
-        else:
-            self._gateway.metrics.note(self._receipt)
-            self._ask_beside()
-        if self._early is not None and error is None:
-            self._send_early()
-        if self._flows:
-            failed = error is not None or body is not DONE
-            self.sink.close(chat.error_event(error) if error is not None else body, clean=not failed)
-        else:
-            self.sink.respond(status, headers, body)
-
-    def _ask_beside(self) -> None:
-        """Have the other routes of a check asked, once its own receipt is on its way or there."""
-        checking = self._gateway.checking
-        if checking is not None and self._plan.coin is not None:
-            checking.ask(self._request, self._plan, self._receipt)
-
-    # -- records -----------------------------------------------------------------------------------------------
-
-    def _add(self, attempt: Attempt) -> None:
-        """Keep the record of an attempt that is over; what it used takes the place of what was held for it."""
-        self._attempts.append(attempt)
-        if self._hold is not None:
-            usage, cost = attempt.usage, attempt.cost_picodollars
-            tokens = usage.input_tokens + usage.output_tokens if usage is not None else None if cost is None else 0
-            self._hold.settle(cost, tokens, self._gateway.clock.monotonic())
-
-    def _answered(self, trial: Trial, usage: Usage | None) -> Attempt:
-        attempt = self._record(trial, None, usage, billed=True)
-        self._gateway.health.answered(trial.target.key, attempt.first_byte_s or 0.0)
-        return attempt
-
-    def _record(self, trial: Trial, failure: str | None, usage: Usage | None, *, billed: bool) -> Attempt:
-        return trial.record(self._began, self._gateway.clock.monotonic(), failure, usage, billed=billed)
-
-    def _make_receipt(
-        self, state: ReceiptState, status: int, error: str | None, attempts: Sequence[Attempt], answer: bytes | None
-    ) -> Receipt:
-        duration = self._gateway.clock.monotonic() - self._began
-        heard = None if self._trial is None else self._trial.first_byte
-        first_byte = None if heard is None else heard - self._began
-        ending = Ending(state, status, duration, error, first_byte, answer)
-        salt = os.urandom(16) if self._plan.capture == "hash" else b""
-        return finish(self.id, self._created, self._request, self._plan, attempts, ending, self._asked(), salt)
-
-    def _asked(self) -> Asked:
-        caller, hold = self._caller, self._hold
-        if caller is None and hold is None:
-            return Asked(note=self._note)
-        note = self._note or (hold.note if hold is not None else None)
-        key, team = (None, None) if caller is None else (caller.name, caller.team)
-        return Asked(key, team, hold.reserved if hold is not None else None, note)
-
-    def _headers(self, kind: bytes) -> bytes:
-        kept = None if self._gateway.receipts == "off" else self.id
-        trial = self._trial
-        assert trial is not None  # noqa: S101 - it was asked
-        return lines(kind, kept, trial.target.route.name, trial.head)
-
-    def refuse(self, error: UpstackError) -> None:
-        """Answer a request that was never sent on; it has no receipt, as nothing was asked of any route."""
-        self._over = True
-        if self._gateway.detailed:
-            who = None if self._caller is None else self._caller.name
-            detail("refused", status=error.status, code=error.code, key=who)
-        wait = (
-            error.retry_after if isinstance(error, SupplyError | LimitError) else 1.0 if error.status == 503 else None
-        )
-        self.sink.respond(error.status, JSON + retry_after(wait), chat.error_body(error))
-
 
 def _streamed(trial: Trial | None) -> bytes | None:
     """What a stream has said, as one completion."""
     return None if trial is None or trial.stream is None else trial.stream.answer()
+
+
+def _step(deliberation: Deliberation) -> Ask | Take | Serve:
+    """What is next; where the grader fails, the reference."""
+    try:
+        return deliberation.step()
+    except Exception as error:  # noqa: BLE001 - a grader of the user's, and a caller who waits
+        fault("an answer could not be judged, and the reference is asked", error)
+        return deliberation.escalate()
