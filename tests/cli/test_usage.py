@@ -18,6 +18,7 @@ from upstack.cli import app
 COMMANDS = [
     "ask",
     "backtest",
+    "certify",
     "demo",
     "doctor",
     "export",
@@ -29,7 +30,7 @@ COMMANDS = [
     "ledger backup",
 ]
 COMMANDS += ["ledger checkpoint", "ledger erase", "ledger key", "ledger prune", "ledger restore", "ledger verify"]
-COMMANDS += ["reload", "routes", "serve", "spend", "tasks", "why"]
+COMMANDS += ["reload", "routes", "serve", "spend", "tasks labels", "tasks show", "why"]
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

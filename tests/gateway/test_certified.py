@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import sqlite3
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import plain
+from tests.cli.calling import call
 from tests.gateway.serving import Serving, chat, provider
+from tests.gateway.test_workers import named
+from upstack.core.store.verify import verify
 from upstack.testing import Answer, ScriptedProvider
 from upstack.testing.answers import ChatRequest
 
@@ -43,6 +48,7 @@ class Sums:
 
     def __init__(self, wrong: float = 0.0) -> None:
         self.wrong = wrong
+        self.delay_s = 0.0  # of the cheap one
         self.asked = {"strong": 0, "cheap": 0}
         self._rng = random.Random(1)
 
@@ -55,7 +61,7 @@ class Sums:
         """Answer rightly at most."""
         self.asked["cheap"] += 1
         off = self._rng.random() < self.wrong
-        return Answer(f"The sum is {_sum(request.last_user_text) + off}")
+        return Answer(f"The sum is {_sum(request.last_user_text) + off}", delay_s=self.delay_s)
 
 
 def _sum(question: str) -> int:
@@ -73,9 +79,9 @@ def serve(tmp_path: Path, sums: Sums) -> Iterator[Callable[..., Serving]]:
     """Start a gateway in front of them."""
     with ScriptedProvider(sums.strong) as strong, ScriptedProvider(sums.cheap) as cheap:
 
-        def start(strategy: str = "single", rate: float = 1.0, more: str = "") -> Serving:
-            both = provider("strong", strong.base_url) + provider("cheap", cheap.base_url)
-            return Serving(tmp_path, both + TASK.format(strategy=strategy, rate=rate) + more)
+        def start(*flags: str, strategy: str = "single", rate: float = 1.0, more: str = "", label: str = "") -> Serving:
+            both = provider("strong", strong.base_url, label) + provider("cheap", cheap.base_url)
+            return Serving(tmp_path, both + TASK.format(strategy=strategy, rate=rate) + more, *flags)
 
         yield start
 
@@ -108,12 +114,6 @@ def until(serving: Serving, words: str, caller: Caller, limit_s: float = 60.0) -
         time.sleep(0.05)
 
 
-def rows(path: Path, query: str) -> list[tuple[object, ...]]:
-    """Ask the ledger itself."""
-    with closing(sqlite3.connect(path)) as database:
-        return database.execute(query).fetchall()
-
-
 def test_a_cheaper_route_is_promoted_when_it_is_proved_and_revoked_when_it_gets_worse(
     serve: Callable[..., Serving], sums: Sums
 ) -> None:
@@ -128,6 +128,131 @@ def test_a_cheaper_route_is_promoted_when_it_is_proved_and_revoked_when_it_gets_
         until(serving, "revoked: cheap/m", caller)
         time.sleep(1.0)
         assert set(caller.ask(5)) == {"strong/m"}
-    (issued,) = rows(serving.ledger, "SELECT plan, summary, ended_why FROM certificates")
-    assert json.loads(str(issued[1]))["words"].startswith("cheap/m; certified after ")
-    assert str(issued[2]).startswith("revoked: cheap/m lost +0.")
+    ((summary, why),) = serving.rows("SELECT summary, ended_why FROM certificates")
+    assert json.loads(summary)["words"].startswith("cheap/m; certified after ")
+    assert why.startswith("revoked: cheap/m lost +0.")
+    assert verify(str(serving.ledger)).found == 0
+
+
+def told(serving: Serving, *command: str) -> dict[str, Any]:
+    """What a command says of the gateway's ledger, as JSON."""
+    whole = [*command, "--config", str(serving.config), "--ledger", str(serving.ledger), "--json"]
+    done = call(*whole, cwd=serving.folder)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def wait_for_checks(serving: Serving, count: int) -> dict[str, Any]:
+    """Wait until so many checks are whole."""
+    deadline = time.monotonic() + 30
+    while True:
+        shown = told(serving, "tasks", "show", "sums")
+        checks = shown["checks"]
+        if checks["fit"] + checks["evidence"] >= count and not checks["waiting"]:
+            return shown
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.2)
+
+
+def test_no_answer_waits_for_what_is_asked_beside_it(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Nor does a caller see it; its cost is booked apart, and its receipts are not the caller's."""
+    sums.delay_s = 0.9
+    with serve() as serving:
+        caller = Caller(serving)
+        began = time.monotonic()
+        caller.ask(5)
+        assert time.monotonic() - began < 4 * 0.9
+        serving.stop()
+    found = serving.rows("SELECT task, strategy, coin, check_of IS NULL, key, state FROM receipts")
+    assert (
+        sorted(found)
+        == [("sums", "reference", 1.0, 1, None, "answered")] * 5
+        + [("sums/shadow", "shadow", None, 0, None, "answered")] * 5
+    )
+    assert serving.rows("SELECT count(*) FROM receipts a JOIN receipts b ON a.check_of = b.id") == [(5,)]
+    spent = dict(serving.rows("SELECT task, sum(cost_picodollars) FROM spend GROUP BY task"))
+    assert spent["sums"] > spent["sums/shadow"] > 0
+
+
+def test_without_room_in_its_budget_nothing_is_a_check(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Answers are served as ever."""
+    with serve(more="shadow_budget_usd = { day = 0.0 }") as serving:
+        assert Caller(serving).ask(5) == ["strong/m"] * 5
+    assert sums.asked == {"strong": 5, "cheap": 0}
+    assert serving.rows("SELECT count(*) FROM receipts WHERE coin IS NOT NULL") == [(0,)]
+
+
+def test_the_coin_falls_as_often_as_it_should(serve: Callable[..., Serving], sums: Sums) -> None:
+    """And is on the receipt, whose hash covers it."""
+    with serve(rate=0.2) as serving:
+        Caller(serving).ask(200)
+        time.sleep(0.5)
+    assert 20 <= sums.asked["cheap"] <= 62  # 40, give or take four standard deviations
+    assert serving.rows("SELECT DISTINCT coin FROM receipts WHERE coin IS NOT NULL") == [(0.2,)]
+
+
+def test_a_route_that_residency_forbids_is_never_asked(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Not even beside an answer."""
+    with serve(more='residency = ["onsite"]', label='residency = "onsite"\n') as serving:
+        assert Caller(serving).ask(5) == ["strong/m"] * 5
+        time.sleep(0.5)
+    assert sums.asked == {"strong": 5, "cheap": 0}
+
+
+def test_a_label_settles_a_disagreement(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Until then it counts as a full loss; the answers are shown in no order, and without their routes."""
+    with serve(rate=1.0, more="min_checks = 1000") as serving:
+        caller = Caller(serving)
+        caller.ask(80)
+        wait_for_checks(serving, 80)
+        sums.wrong = 1.0
+        caller.ask(10)
+        shown = wait_for_checks(serving, 90)
+        (plan,) = shown["plans"]
+        waiting = told(serving, "tasks", "labels", "sums")["labels"]
+        assert 0 < len(waiting) == plan["unjudged"] == len(shown["checks"]["unlabelled"])
+        assert len(waiting[0]["answers"]) == 2
+        assert "cheap" not in str(waiting)
+        for each in waiting:
+            right = next(text for text in each["answers"] if "The sum" in text)
+            body = {"receipt": each["id"], "demonstration": right}
+            assert plain.post(f"{serving.url}/v1/feedback", json=body).status_code == 201
+        (after,) = told(serving, "tasks", "show", "sums")["plans"]
+        assert (after["unjudged"], after["checks"]) == (0, plan["checks"])
+        assert plan["excess"] == pytest.approx(len(waiting) / plan["checks"])
+        assert after["excess"] == pytest.approx(-len(waiting) / plan["checks"])
+
+
+def test_a_worker_killed_again_and_again_proves_once(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Nothing is lost or repeated: each attempt and each certificate is there once."""
+    with serve() as serving:
+        caller = Caller(serving)
+        killed: set[int] = set()
+        rng = random.Random(3)
+        while len(killed) < 3:
+            caller.ask(10)
+            time.sleep(rng.uniform(0.0, 0.3))
+            for pid in named(serving, "upstack.application.proving"):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        while not serving.rows("SELECT 1 FROM certificates"):
+            caller.ask(10)
+            time.sleep(0.1)
+        time.sleep(1.0)
+        assert set(caller.ask(3)) == {"cheap/m"}
+    assert serving.rows("SELECT count(*) FROM certificates") == [(1,)]
+    assert serving.rows("SELECT count(*), max(number) FROM submissions") in ([(1, 1)], [(2, 2)])
+    parts = serving.rows("SELECT count(*), count(DISTINCT id) FROM parts")
+    assert parts[0][0] == parts[0][1] > 0
+
+
+def test_two_workers_serve_what_one_proves(serve: Callable[..., Serving]) -> None:
+    """By an encrypted ledger, too."""
+    with serve("--workers", "2", more="encrypt = true") as serving:
+        caller = Caller(serving)
+        until(serving, "certified after", caller)
+        time.sleep(1.0)
+        assert set(caller.ask(10)) == {"cheap/m"}
+        assert len(named(serving, "upstack.application.proving")) == 1
+    assert serving.rows("SELECT count(*) FROM certificates") == [(1,)]

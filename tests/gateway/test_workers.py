@@ -55,9 +55,10 @@ def children(pid: int) -> list[int]:
 
 
 def named(serving: Serving, module: str) -> list[int]:
-    """Its child processes that run a module."""
+    """The processes below its own that run a module."""
     found = []
-    for child in children(serving.process.pid):
+    below = children(serving.process.pid)
+    for child in [*below, *(each for one in below for each in children(one))]:
         try:
             command = Path(f"/proc/{child}/cmdline").read_bytes()
         except FileNotFoundError:

@@ -14,7 +14,8 @@ import typer
 from upstack import __version__
 from upstack.cli.keys import app as keys_app
 from upstack.cli.ledger import app as ledger_app
-from upstack.cli.options import ConfigOption, JsonOption, LedgerOption, UrlOption, config_path
+from upstack.cli.options import ConfigOption, JsonOption, LedgerOption, ReplayedOption, UrlOption, config_path
+from upstack.cli.tasking import app as tasks_app
 
 app = typer.Typer(
     name="upstack",
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(keys_app, name="keys")
+app.add_typer(tasks_app, name="tasks")
 
 
 @app.callback(invoke_without_command=True)
@@ -215,11 +217,18 @@ def routes(config: ConfigOption = None, url: UrlOption = None, *, as_json: JsonO
 
 
 @app.command()
-def tasks(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """List the tasks with the order in which their routes are asked."""
-    from upstack.cli.tasks import list_tasks
+def certify(
+    task: Annotated[str, typer.Argument(metavar="NAME", help="The task.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    replay: ReplayedOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at a task's checks now, and do what follows: certify, or revoke. A gateway that serves does so by itself."""
+    from upstack.cli.proving import show_task
 
-    list_tasks(config, as_json=as_json)
+    show_task(task, ledger, config, replay, acts=True, as_json=as_json)
 
 
 @app.command()

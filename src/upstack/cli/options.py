@@ -26,6 +26,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="The ledger, a file or a PostgreSQL URL; default: the configured one.")
 ]
+ReplayedOption = Annotated[
+    Path | None, typer.Option("--replay", help="The traffic that the gateway answers from, where it does.")
+]
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="The running gateway; default: where the configuration has it listen.")
 ]

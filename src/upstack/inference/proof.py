@@ -76,9 +76,15 @@ def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: flo
     return [_standing(board, policy, terms, delta) for policy in policies]
 
 
-def proved(standing: Sequence[Standing]) -> int | None:
-    """The place of the plan that may serve, None where none may."""
-    return furthest([each.proved for each in standing])
+def best(standing: Sequence[Standing]) -> int | None:
+    """The place of the cheapest plan that may serve; None where none may, or none is cheaper than the reference.
+
+    All up to the furthest are proved at once, so that the choice among them is free.
+    """
+    last = furthest([each.proved for each in standing])
+    may = range(0 if last is None else last + 1)
+    found = min(may, key=lambda at: standing[at].cost_ratio, default=None)
+    return found if found is not None and standing[found].cost_ratio < 1.0 else None
 
 
 def watch(board: Board, policy: Policy, terms: Terms, waits: Sequence[bool]) -> Watched:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
 
 LOOK_S = 0.3  # between looks: a plan that is revoked serves so long at most
-_AGAIN_S = 5.0  # after which a worker that ended is started again
+_AGAIN_S = 1.0  # after which a worker that ended is started again; longer where it ends over and over
+_AGAIN_MOST_S = 60.0
+_LONG_S = 30.0  # a worker that ran so long has not ended over and over
 
 
 class Proofs:
@@ -72,13 +74,16 @@ class Proofs:
 
     async def _have_proved(self) -> None:
         """Keep the worker running while there is something to prove."""
+        pause = _AGAIN_S
         while True:
+            began = time.monotonic()
             if self._job() is not None:
                 try:
                     await self._work()
                 except (OSError, UpstackError, msgspec.DecodeError) as error:
                     log(f"the worker that proves plans failed, and is started again: {error}")
-            await asyncio.sleep(_AGAIN_S)
+                pause = min(2 * pause, _AGAIN_MOST_S) if time.monotonic() < began + _LONG_S else _AGAIN_S
+            await asyncio.sleep(pause)
 
     async def _work(self) -> None:
         process = await asyncio.create_subprocess_exec(

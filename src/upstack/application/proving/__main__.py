@@ -49,6 +49,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._job: Job | None = None
+        self._prover: Prover | None = None
         self._seen: Any = None
         self._looked = 0.0
         self._failed: dict[str, str] = {}
@@ -56,11 +57,13 @@ class Worker:
     def take(self, job: Job) -> None:
         """Look at this from now on."""
         self._job, self._seen = job, None
+        self._prover = Prover(job.place, job.keystore)
 
     def turn(self) -> list[Word]:
         """Look, where there is something new; LedgerError where the ledger fails."""
         job = self._job
-        if job is None or not job.tasks:
+        prover = self._prover
+        if job is None or prover is None or not job.tasks:
             return []
         seen = newest(job.place)
         if seen == self._seen and time.monotonic() < self._looked + _SURELY_S:
@@ -70,7 +73,7 @@ class Worker:
             if not mine:
                 return []
             for task, terms in job.tasks.items():
-                word = self._look(Prover(job.place, job.keystore), task, terms)
+                word = self._look(prover, task, terms)
                 if word is not None:
                     said.append(word)
         self._looked = time.monotonic()

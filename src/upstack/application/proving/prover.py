@@ -16,7 +16,7 @@ from upstack.application.proving.parts import decide
 from upstack.application.proving.rows import CheckedAnswer, CheckedRow, to_row
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
-from upstack.core.store.checks import Part, read_checks, read_parts
+from upstack.core.store.checks import Check, Part, read_checks, read_parts
 from upstack.core.store.ids import first_id
 from upstack.core.store.rows import moment, to_seconds
 from upstack.core.store.standings import REVOKED, Summary
@@ -30,8 +30,12 @@ from upstack.inference.proof import Standing, Watched
 from upstack.inference.router import shadow_task
 from upstack.inference.strategies.policy import Policy, from_bytes, to_bytes
 
+_PER_USD = 1e12
 PATIENCE_S = 1800.0  # that the other routes of a check may take to answer
 GROWTH = 1.3  # of the checks, before plans are chosen anew
+EXPIRED = "expired"
+_RENEWAL = 0.8  # of a certificate's life, from when on it is earned anew
+_MARGIN = 0.98  # of the cost of the plan in service: another has to be that much cheaper
 FRESH = 30  # checks of which no earlier attempt knew, without which a later one promotes nothing
 
 
@@ -44,6 +48,8 @@ class Picture(msgspec.Struct, frozen=True):
     evidence: int = 0
     repeats: int = 0  # of what was evidence already
     waiting: int = 0  # checks whose routes are being asked
+    evidence_a_day: float | None = None  # at the rate of the checks there are
+    usd_a_check: float | None = None  # what asking beside answers costs
     submission: proofs.Submission | None = None
     fresh: int = 0
     standings: tuple[Standing, ...] = ()
@@ -60,6 +66,7 @@ class Prover:
     def __init__(self, place: str, keystore: str | None = None, *, acts: bool = True) -> None:
         """Not `acts`: it looks, and changes nothing."""
         self._place, self._keystore, self._acts = place, keystore, acts
+        self._hopeless: dict[str, tuple[bytes, int]] = {}  # by task: of what, and of how many checks, no plan came
 
     def look(self, task: str, terms: Terms, now: float) -> Picture:
         """Look at a task at `now` (Unix seconds), and do what follows. LedgerError where the ledger fails."""
@@ -69,7 +76,7 @@ class Prover:
         if over is not None:
             past = self._end(task, past, now, over)
             did.append(over)
-        since = _since(past)
+        since = _since(past, now)
         picture = Picture(task, terms, certificate=past.in_force, submission=past.open, did=tuple(did))
         try:
             return self._look(picture, past, since, now)
@@ -89,6 +96,8 @@ class Prover:
             evidence=len(evidence),
             repeats=sum(parts[row.id].part == "repeat" for row in rows),
             waiting=sum(row.waits for row in rows),
+            evidence_a_day=_a_day(evidence),
+            usd_a_check=_beside_usd(checks),
         )
         picture = self._watch(picture, rows, now)
         if picture.did and picture.certificate is None and picture.watched is not None:
@@ -96,8 +105,10 @@ class Prover:
         picture = self._submit(picture, past, fit, evidence, parts, since, now)
         if picture.submission is None:
             few = f"{len(fit)} checks to choose plans by, of {proof.FEWEST} that are needed"
-            return msgspec.structs.replace(picture, why=None if picture.certificate else few)
-        return self._prove(picture, evidence, now)
+            why = few if len(fit) < proof.FEWEST else "no candidate promises to be cheaper and good enough"
+            unjudged = tuple(row.id for row in fit if _is_disputed(row, terms))
+            return msgspec.structs.replace(picture, why=None if picture.certificate else why, unlabelled=unjudged)
+        return self._prove(picture, evidence, _unread(past, picture.submission, now), now)
 
     def _parts(self, task: str, rows: Sequence[CheckedRow]) -> dict[str, Part]:
         known = read_parts(self._place, task)
@@ -148,45 +159,54 @@ class Prover:
         claim = _claim(terms)
         count = len(fit) + len(evidence)
         stale = going_on is None or going_on.terms != claim
-        grown = going_on is not None and picture.certificate is None and count >= GROWTH * going_on.rows
-        if len(fit) < proof.FEWEST or not (stale or grown):
+        certificate = picture.certificate
+        grown = going_on is not None and certificate is None and count >= GROWTH * going_on.rows
+        due = going_on is not None and _is_due(certificate, now) and going_on.since != since
+        if len(fit) < proof.FEWEST or not (stale or grown or due):
+            return msgspec.structs.replace(picture, submission=None if stale else going_on)
+        if self._hopeless.get(picture.task, (b"", 0))[0] == claim and count < GROWTH * self._hopeless[picture.task][1]:
             return msgspec.structs.replace(picture, submission=None if stale else going_on)
         number = len(past.submissions) + 1
         delta = share_of(1.0 - terms.confidence, number)
         numbers: dict[str, int] = {}
         cluster = [numbers.setdefault(parts[row.id].cluster, len(numbers)) for row in fit]
-        plans = to_bytes(proof.plans_of(_board(fit, terms), range(len(fit)), cluster, terms, delta))
+        found = proof.plans_of(_board(fit, terms), range(len(fit)), cluster, terms, delta)
+        plans = to_bytes(found)
         digest = hashlib.sha256(plans).hexdigest()
-        if not stale and going_on is not None and digest == going_on.digest:
-            return picture
-        newest = max((row.id for row in (*fit, *evidence)), default="")
-        submission = proofs.Submission(
-            picture.task, number, moment(now), since, newest, count, claim, plans, digest, delta
-        )
+        if not found or (not (stale or due) and going_on is not None and digest == going_on.digest):
+            self._hopeless[picture.task] = (claim, count)
+            return msgspec.structs.replace(picture, submission=None if stale else going_on)
+        submission = proofs.Submission(picture.task, number, moment(now), since, count, claim, plans, digest, delta)
         if self._acts:
             proofs.submit(self._place, submission)
-        did = f"attempt {number}: {len(from_bytes(plans))} plans to be proved, each at error probability {delta:.2g}"
+        several = "1 plan" if len(found) == 1 else f"{len(found)} plans"
+        did = f"attempt {number}: {several} to be proved, at an error probability of {delta:.2g}"
         return msgspec.structs.replace(picture, submission=submission, did=(*picture.did, did))
 
-    def _prove(self, picture: Picture, evidence: Sequence[CheckedRow], now: float) -> Picture:
-        """Put the plans of the attempt to the proof, and promote the furthest that is proved."""
+    def _prove(self, picture: Picture, evidence: Sequence[CheckedRow], unread: str, now: float) -> Picture:
+        """Put the plans of the attempt to the proof, and promote the cheapest that is proved.
+
+        Checks from the id `unread` on are fresh.
+        """
         terms, submission, certificate = picture.terms, picture.submission, picture.certificate
         assert submission is not None  # noqa: S101 - the caller looked
         board = _board(evidence, terms)
         plans = from_bytes(submission.plans)
         standings = proof.standings(board, plans, terms, submission.delta)
-        fresh = sum(row.id > submission.seen for row in evidence) if submission.number > 1 else len(evidence)
+        fresh = sum(row.id >= unread for row in evidence)
         undecided = {at for policy in plans for at in proof.disagreements(board, policy)}
         unlabelled = tuple(evidence[at].id for at in sorted(undecided))
         picture = msgspec.structs.replace(picture, standings=tuple(standings), fresh=fresh, unlabelled=unlabelled)
-        best = proof.proved(standings)
+        best = proof.best(standings)
         floor = _floor(picture, evidence)
-        if best is None or floor is not None or not _is_better(certificate, submission, best, standings[best]):
+        renewing = _is_due(certificate, now)
+        better = best is not None and (renewing or _is_better(certificate, submission, best, standings[best]))
+        if best is None or floor is not None or not better:
             why = None if certificate is not None else floor if best is not None else _why_not(standings)
             return msgspec.structs.replace(picture, why=why)
         issued = _certificate(picture, best, standings[best], now)
         if self._acts:
-            proofs.issue(self._place, issued)
+            proofs.issue(self._place, issued, proofs.RENEWED if renewing else "replaced")
         did = f"certified: {standings[best].policy.words()}"
         return msgspec.structs.replace(picture, certificate=issued, why=None, did=(*picture.did, did))
 
@@ -217,7 +237,7 @@ def _is_over(past: proofs.History, terms: Terms, now: float) -> str | None:
     if certificate is None:
         return None
     if now >= to_seconds(certificate.expires_at):
-        return "expired"
+        return EXPIRED
     said = msgspec.json.decode(certificate.summary, type=Summary)
     arms = dict(terms.arms)
     for route, version in said.arms:
@@ -233,15 +253,50 @@ def _is_over(past: proofs.History, terms: Terms, now: float) -> str | None:
     return None
 
 
-def _since(past: proofs.History) -> str:
-    """The first id that may be evidence: an alarm ends what was before, an expiry what was before its certificate."""
+def _since(past: proofs.History, now: float) -> str:
+    """The first id that may be evidence: none before the last alarm, or before a certificate that is to be renewed.
+
+    A certificate that expires is earned anew by the checks of its own life.
+    """
     since = 0.0
     for certificate in past.certificates:
         if (certificate.ended_why or "").startswith(REVOKED):
             since = max(since, to_seconds(certificate.ended_at or certificate.issued_at))
-        elif certificate.ended_why == "expired":
+        elif certificate.ended_why in (EXPIRED, proofs.RENEWED) or _is_due(certificate, now):
             since = max(since, to_seconds(certificate.issued_at))
     return first_id(since) if since else ""
+
+
+def _is_due(certificate: proofs.Certificate | None, now: float) -> bool:
+    """Whether a certificate in force is to be renewed, before it expires."""
+    if certificate is None or certificate.ended_at is not None:
+        return False
+    issued, expires = to_seconds(certificate.issued_at), to_seconds(certificate.expires_at)
+    return now >= issued + _RENEWAL * (expires - issued)
+
+
+def _a_day(rows: Sequence[CheckedRow]) -> float | None:
+    """How many there are in a day; None where that cannot be said yet."""
+    span = (rows[-1].time or 0.0) - (rows[0].time or 0.0) if rows else 0.0
+    return (len(rows) - 1) * DAY_S / span if span > 0 else None
+
+
+def _beside_usd(checks: Sequence[Check]) -> float | None:
+    """What a check costs beside its answer, on average."""
+    paid = [each.cost_picodollars or 0 for check in checks for each in check.beside]
+    return sum(paid) / _PER_USD / len(checks) if checks else None
+
+
+def _is_disputed(row: CheckedRow, terms: Terms) -> bool:
+    """Whether routes say different things, and nobody has said what is right."""
+    board = _board([row], terms)
+    return not board.labelled[0] and bool(board.losses[0].any())
+
+
+def _unread(past: proofs.History, submission: proofs.Submission, now: float) -> str:
+    """The first id that no attempt before this one can have read."""
+    ended = [each.ended_at or moment(now) for each in past.submissions if each.number < submission.number]
+    return first_id(to_seconds(max(ended))) if ended else ""
 
 
 def _is_whole(row: CheckedRow) -> bool:
@@ -275,15 +330,15 @@ def _is_better(
 ) -> bool:
     if certificate is None:
         return True
-    if certificate.submission == submission.number:
-        return place > certificate.place
-    return standing.cost_ratio < msgspec.json.decode(certificate.summary, type=Summary).cost_ratio
+    said = msgspec.json.decode(certificate.summary, type=Summary)
+    same = certificate.submission == submission.number and certificate.place == place
+    return not same and standing.cost_ratio < _MARGIN * said.cost_ratio
 
 
 def _why_not(standings: Sequence[Standing]) -> str:
-    if not standings:
-        return "no candidate promises to be cheaper and good enough"
-    first = standings[0]
+    first = next((each for each in standings if not each.proved), None)
+    if first is None or standings[0].proved:
+        return f"what is proved after {standings[0].checks} checks is no cheaper than the reference"
     if first.checks_left is None:
         return f"after {first.checks} checks no plan is proved, and none is in sight"
     return f"after {first.checks} checks no plan is proved; about {first.checks_left} more for the first"

@@ -16,6 +16,7 @@ from upstack.core.store.engine import connected, saying, transaction
 from upstack.core.store.places import is_postgres
 from upstack.core.store.tables import certificates, parts, submissions
 
+RENEWED = "renewed"  # why a certificate ended that another took on from before it expired
 _LOCK = 0x50524F46  # "PROF"
 
 
@@ -26,7 +27,6 @@ class Submission(msgspec.Struct, frozen=True):
     number: int  # from 1
     created_at: str
     since: str  # the first id that may be evidence
-    seen: str  # the newest check then
     rows: int
     terms: bytes
     plans: bytes
@@ -95,10 +95,10 @@ def submit(place: str, submission: Submission) -> None:
         database.execute(submissions.insert().values(**msgspec.structs.asdict(submission)))
 
 
-def issue(place: str, certificate: Certificate) -> None:
-    """Promote: the certificate is in force from here on, in place of the one before it."""
+def issue(place: str, certificate: Certificate, why: str = "replaced") -> None:
+    """Promote: the certificate is in force from here on, in place of the one before it, which ends for that reason."""
     with saying(place), transaction(place, write=True) as database:
-        _end_certificates(database, certificate.task, certificate.issued_at, "replaced")
+        _end_certificates(database, certificate.task, certificate.issued_at, why)
         database.execute(certificates.insert().values(**msgspec.structs.asdict(certificate)))
 
 

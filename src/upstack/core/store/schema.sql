@@ -10,7 +10,7 @@ CREATE TABLE certificates (
     "plan" BLOB NOT NULL,  -- MessagePack
     summary TEXT NOT NULL,  -- JSON: what it stands on
     ended_at TEXT,
-    ended_why TEXT,  -- expired, replaced, revoked, or changed: its routes or terms
+    ended_why TEXT,  -- expired, renewed, replaced, revoked: why, or changed: what
     PRIMARY KEY (id)
 );
 CREATE INDEX certificates_task ON certificates (task, issued_at);
@@ -176,7 +176,6 @@ CREATE TABLE submissions (  -- attempts to certify, each written before any evid
     number INTEGER NOT NULL,  -- from 1, never reset
     created_at TEXT NOT NULL,
     since TEXT NOT NULL,  -- the first id that may be evidence
-    seen TEXT NOT NULL,  -- the newest check then: later ones are fresh
     rows BIGINT NOT NULL,  -- checks there were, to learn from and as evidence
     terms BLOB NOT NULL,  -- what is to be proved of which routes, as JSON
     plans BLOB NOT NULL,  -- MessagePack, in the order of the proof

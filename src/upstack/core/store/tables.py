@@ -229,7 +229,6 @@ submissions = Table(
     Column("number", Integer, primary_key=True, autoincrement=False, comment="from 1, never reset"),
     Column("created_at", Text, nullable=False),
     Column("since", Text, nullable=False, comment="the first id that may be evidence"),
-    Column("seen", Text, nullable=False, comment="the newest check then: later ones are fresh"),
     Column("rows", BigInteger, nullable=False, comment="checks there were, to learn from and as evidence"),
     Column("terms", LargeBinary, nullable=False, comment="what is to be proved of which routes, as JSON"),
     Column("plans", LargeBinary, nullable=False, comment="MessagePack, in the order of the proof"),
@@ -252,7 +251,7 @@ certificates = Table(
     Column("plan", LargeBinary, nullable=False, comment="MessagePack"),
     Column("summary", Text, nullable=False, comment="JSON: what it stands on"),
     Column("ended_at", Text),
-    Column("ended_why", Text, comment="expired, replaced, revoked, or changed: its routes or terms"),
+    Column("ended_why", Text, comment="expired, renewed, replaced, revoked: why, or changed: what"),
 )
 Index("certificates_task", certificates.c.task, certificates.c.issued_at)
 

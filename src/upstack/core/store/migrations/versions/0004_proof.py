@@ -25,7 +25,7 @@ def upgrade() -> None:
         "submissions",
         sa.Column("task", sa.Text, primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("created_at", "since", "seen")),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("created_at", "since")),
         sa.Column("rows", sa.BigInteger, nullable=False),
         *(sa.Column(name, sa.LargeBinary, nullable=False) for name in ("terms", "plans")),
         sa.Column("digest", sa.Text, nullable=False),
