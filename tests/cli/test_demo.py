@@ -59,6 +59,7 @@ def test_it_needs_nothing_and_claims_nothing(tmp_path: Path) -> None:
         "without the time that models take",
         "95 %",
         "configured order, nothing certified",
+        "none: Too few rows",
         "50, counted in kept.db; 50 requests answered",
         "to the picodollar",
         "p50",
@@ -70,6 +71,16 @@ def test_it_needs_nothing_and_claims_nothing(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "kept.db")) as ledger:
         kept = ledger.execute("SELECT count(*), sum(cost_picodollars), sum(stream) FROM receipts").fetchone()
     assert kept == (50, small, 5)
+
+
+def test_it_shows_what_is_certified(tmp_path: Path) -> None:
+    """Beside what was saved without a proof: a smaller saving, and how it came out on other rows."""
+    pytest.importorskip("sklearn", reason="a backtest needs the extra `learn`")
+    report = _demo(tmp_path, "--json").json
+    proved = report["certified"]
+    assert (proved["why"], proved["max_loss"], proved["rows"]) == (None, 0.05, 1000)
+    assert 0 < 1 - proved["cost_ratio"] < report["saved"]["share"]
+    assert proved["excess_loss"] < 0.05 < report["excess_loss"]["high"]
 
 
 def test_recorded_traffic_costs_what_the_file_says(tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def _priced(
     return {name: price for name, price in known.items() if price is not None}
 
 
+def verdict_of(asked: Asked, wanted: Wanted, rows: Sequence[TrafficRow], prices: Mapping[str, Price]) -> Verdict:
+    """Backtest rows of one task; `prices` of the routes that take part."""
+    return _task(asked, wanted, rows, prices)[0]
+
+
 def _task(
     asked: Asked, wanted: Wanted, rows: Sequence[TrafficRow], prices: Mapping[str, Price]
 ) -> tuple[Verdict, Outcome | None, list[Ranking]]:

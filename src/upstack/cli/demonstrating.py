@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from upstack.application.demo.certified import certify
 from upstack.application.demo.gateway import DemoGateway
 from upstack.application.demo.ledger import receipts_of
 from upstack.application.demo.report import Report, settle
@@ -55,6 +57,7 @@ def run(wanted: Wanted, *, as_json: bool) -> None:
             if not gateway.running:
                 raise UpstackError(f"the gateway ended: {gateway.last_words}")
             report = settle(scenario, sent, receipts_of(place.ledger, [each.receipt for each in sent]))
+            report = replace(report, certified=certify(scenario))
             took_s = time.perf_counter() - began
             stays = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
             if as_json:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from upstack.application.demo.certified import CONFIDENCE, MAX_LOSS, Certified
 from upstack.application.demo.loss import Excess
 from upstack.application.demo.report import CLAIM, Report
 from upstack.application.demo.scenario import Scenario
@@ -35,6 +36,7 @@ def print_report(scenario: Scenario, report: Report, took_s: float, ledger: Path
         _traffic_lines(scenario, report),
         _route_lines(scenario),
         _money_lines(report),
+        _proof_lines(report.certified),
         _record_lines(report, took_s, ledger, url),
     ):
         for name, value, style in section:
@@ -74,7 +76,22 @@ def _money_lines(report: Report) -> Iterator[Line]:
     else:
         yield "Cost more", _with_share(sums[2], report, " more"), "bold"
     yield "Excess loss, measured", _excess(report.excess), "bold"
-    yield "Certified", CLAIM, "bold yellow"
+    yield "As served", CLAIM, "bold yellow"
+
+
+def _proof_lines(certified: Certified | None) -> Iterator[Line]:
+    if certified is None:
+        return
+    claim = f"at most {MAX_LOSS:g} worse than the reference, with confidence {CONFIDENCE:g}"
+    if certified.why is not None:
+        yield "Certified saving", f"none: {certified.why}", "bold yellow"
+        yield "To be proved", f"{claim}, by a backtest of {certified.rows:,} rows", ""
+        return
+    saved = 100 * (1 - certified.cost_ratio)
+    yield "Certified saving", f"{saved:.1f} %: {claim}", "bold green"
+    yield "Plan", certified.plan, ""
+    how = f"of {certified.rows:,} rows: proved on {certified.evidence:,}, then measured on {certified.tested:,} others"
+    yield "Backtest", f"{how}:\nexcess loss {certified.excess_loss:+.4f}", ""
 
 
 def _record_lines(report: Report, took_s: float, ledger: Path | None, url: str | None) -> Iterator[Line]:
@@ -152,8 +169,9 @@ def as_json(scenario: Scenario, report: Report, took_s: float, ledger: Path | No
         "saved": _cost_json(saved) | {"share": None if saved is None or not whole else saved / whole},
         "excess_loss": None if report.excess is None else msgspec.to_builtins(report.excess),
         "chosen": scenario.choice,
-        "certified": False,
         "claim": CLAIM,
+        "certified": report.certified
+        and {"max_loss": MAX_LOSS, "confidence": CONFIDENCE, **msgspec.to_builtins(report.certified)},
         "receipts": report.receipts,
         "ledger": None if ledger is None else str(ledger),
         "costs_checked": report.checked,

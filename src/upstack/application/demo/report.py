@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from upstack.application.demo.certified import Certified
 from upstack.application.demo.loss import Excess, excess, loss_of
 from upstack.application.demo.scenario import Scenario
 from upstack.application.demo.sending import Sent
@@ -33,6 +34,7 @@ class Report(msgspec.Struct, frozen=True):
     first_error: str
     faults: list[str]  # what does not agree; empty: all is well
     checked: int  # answered requests whose cost was held against the traffic
+    certified: Certified | None = None  # what could be proved of the same traffic
 
     @property
     def saved(self) -> Picodollars | None:

@@ -29,7 +29,7 @@ TASK = "demo"
 SIMULATED_REQUESTS = 300
 MOST_REQUESTS = 2000  # of a file, unless another number is asked for
 # The simulated models, each at a provider of its own.
-_PLACES = {SIMULATED_LARGE: "simulated-a/large", SIMULATED_SMALL: "simulated-b/small"}
+SIMULATED_PLACES = {SIMULATED_LARGE: "simulated-a/large", SIMULATED_SMALL: "simulated-b/small"}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -82,9 +82,9 @@ def prepare(wanted: Wanted) -> Scenario:
         return _recorded(wanted, wanted.traffic)
     if wanted.prices is not None:
         raise ConfigError("--prices goes with --traffic; the simulated models have made-up prices of their own")
-    table = {_PLACES[name]: price for name, price in SIMULATED_PRICES.items()}
+    table = {SIMULATED_PLACES[name]: price for name, price in SIMULATED_PRICES.items()}
     rows = [
-        replace(row, answers={_PLACES[name]: answer for name, answer in row.answers.items()})
+        replace(row, answers={SIMULATED_PLACES[name]: answer for name, answer in row.answers.items()})
         for row in generate_traffic(wanted.requests or SIMULATED_REQUESTS)
     ]
     prices = prices_of(table, table)
