@@ -256,3 +256,18 @@ def test_two_workers_serve_what_one_proves(serve: Callable[..., Serving]) -> Non
         assert set(caller.ask(10)) == {"cheap/m"}
         assert len(named(serving, "upstack.application.proving")) == 1
     assert serving.rows("SELECT count(*) FROM certificates") == [(1,)]
+
+
+def test_a_ledger_is_backtested(serve: Callable[..., Serving], sums: Sums) -> None:
+    """By its checks; what was no check is assumed, and said apart."""
+    sums.wrong = 0.5
+    with serve(rate=1.0) as serving:
+        Caller(serving).ask(160)
+        wait_for_checks(serving, 160)
+        found = told(serving, "backtest", "--task", "sums", "--since", "1h", "--strategy", "single")
+        assert found["n_fit"] + found["n_evidence"] + found["n_test"] == 160
+        assert (found["measured_share"], found["assumed"]["requests"]) == (1.0, 0)
+        assert (found["certified"], found["cost_ratio"]) == (False, 1.0)
+        assert found["why"]
+        one = [*("backtest", "--task", "sums"), *("--since", "1 h"), "--config", str(serving.config)]
+        call(*one, cwd=serving.folder).failed(2, "--since", "7d, 12h")

@@ -12,13 +12,16 @@ from msgspec.structs import replace
 from upstack.application.data.recorded import prices_beside, prices_of
 from upstack.core.config import PriceConfig
 from upstack.core.errors import ConfigError, EvidenceError
+from upstack.core.store.checks import read_checks, requests_since
 from upstack.core.traffic import RecordedAnswer, TrafficRow, read_traffic
-from upstack.core.types import Price, Usage
+from upstack.core.types import Price, Terms, Usage
 from upstack.foundation.prices import load_prices_toml
+from upstack.inference.backtest.verdict import Assumed
 from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.cost import cost
 from upstack.inference.graders.base import Grader
 from upstack.inference.graders.making import guess_grader, make_grader
+from upstack.inference.router import shadow_task
 
 if TYPE_CHECKING:
     from upstack.inference.backtest.ranking import Ranking
@@ -40,6 +43,16 @@ class Asked(msgspec.Struct, frozen=True):
     prices: Path | None
     task: str | None  # None: all of the file
     curve: bool
+
+
+class Period(msgspec.Struct, frozen=True):
+    """Which checks of a ledger are looked at."""
+
+    place: str
+    keystore: str | None
+    terms: Terms
+    since: str  # the first id
+    now: float  # Unix seconds
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -64,7 +77,7 @@ def run(asked: Asked, wanted: Wanted, table: Mapping[str, PriceConfig], progress
     trials = {}
     for name, rows in tasks.items():
         progress(f"{name}: {len(rows):,} rows")
-        trials[name] = _task(asked, wanted, rows, prices)
+        trials[name] = _task(asked, wanted, rows, list(prices), _priced_by(prices))
     verdicts = {name: verdict for name, (verdict, _, _) in trials.items()}
     outcomes = [outcome for _, outcome, _ in trials.values() if outcome is not None]
     curves = {name: curves for name, (_, _, curves) in trials.items() if curves}
@@ -95,18 +108,37 @@ def _priced(
 
 def verdict_of(asked: Asked, wanted: Wanted, rows: Sequence[TrafficRow], prices: Mapping[str, Price]) -> Verdict:
     """Backtest rows of one task; `prices` of the routes that take part."""
-    return _task(asked, wanted, rows, prices)[0]
+    return _task(asked, wanted, rows, list(prices), _priced_by(prices))[0]
 
 
-def _task(
-    asked: Asked, wanted: Wanted, rows: Sequence[TrafficRow], prices: Mapping[str, Price]
-) -> tuple[Verdict, Outcome | None, list[Ranking]]:
-    from upstack.inference.backtest.board import Board, complete  # noqa: PLC0415 - numpy is an extra's
-    from upstack.inference.backtest.ranking import ranking  # noqa: PLC0415
-    from upstack.inference.backtest.reasons import explained  # noqa: PLC0415
-    from upstack.inference.backtest.run import backtest, nothing  # noqa: PLC0415
-    from upstack.inference.backtest.split import folds_of, split  # noqa: PLC0415
+def run_ledger(asked: Asked, wanted: Wanted, period: Period) -> Report:
+    """Backtest a task by the checks in a ledger. What was asked of the other requests is assumed to be like them."""
+    from upstack.application.proving.rows import CheckedAnswer, to_row  # noqa: PLC0415
 
+    terms, task = period.terms, asked.task or ""
+    checks = read_checks(period.place, task, shadow_task(task), period.since, period.keystore)
+    rows = [row for row in (to_row(check, terms, period.now, 0.0) for check in checks) if row is not None]
+    rows = [row for row in rows if all(row.is_known(route) for route in row.answers)]
+    if not rows:
+        raise ConfigError(f"The ledger holds no checks of task {task} in that time: `upstack tasks show {task}`")
+
+    def cost_of(_: str, answer: RecordedAnswer) -> float:
+        return answer.cost_usd if isinstance(answer, CheckedAnswer) else 0.0
+
+    routes = [terms.reference[0], *(route for route, _ in terms.arms)]
+    verdict, _, curves = _task(asked, wanted, rows, routes, cost_of)
+    requests = requests_since(period.place, task, period.since)
+    tested = max(1, verdict.n_test)
+    assumed = Assumed(
+        requests=max(0, requests - len(rows)),
+        reference_usd=verdict.reference.cost_usd / tested * max(0, requests - len(rows)),
+        policy_usd=verdict.policy.cost_usd / tested * max(0, requests - len(rows)),
+    )
+    verdict = replace(verdict, measured_share=len(rows) / max(requests, len(rows)), assumed=assumed)
+    return Report(verdict, {task: verdict}, {task: curves} if curves else {})
+
+
+def _priced_by(prices: Mapping[str, Price]) -> Callable[[str, RecordedAnswer], float]:
     def cost_of(route: str, answer: RecordedAnswer) -> float:
         price = prices[route]
         if price.per_hour and answer.latency_s is None:
@@ -116,9 +148,26 @@ def _task(
             raise EvidenceError(f'The price of "{route}" does not say what an answer of this size costs')
         return paid / _PER_USD
 
+    return cost_of
+
+
+def _task(
+    asked: Asked,
+    wanted: Wanted,
+    rows: Sequence[TrafficRow],
+    names: Sequence[str],
+    cost_of: Callable[[str, RecordedAnswer], float],
+) -> tuple[Verdict, Outcome | None, list[Ranking]]:
+    """Backtest one task; `names` of the routes that take part."""
+    from upstack.inference.backtest.board import Board, complete  # noqa: PLC0415 - numpy is an extra's
+    from upstack.inference.backtest.ranking import ranking  # noqa: PLC0415
+    from upstack.inference.backtest.reasons import explained  # noqa: PLC0415
+    from upstack.inference.backtest.run import backtest, nothing  # noqa: PLC0415
+    from upstack.inference.backtest.split import folds_of, split  # noqa: PLC0415
+
     curves: list[Ranking] = []
     try:
-        whole, candidates, gaps = complete(rows, asked.reference, [name for name in prices if name != asked.reference])
+        whole, candidates, gaps = complete(rows, asked.reference, [name for name in names if name != asked.reference])
         parts = split(whole, wanted.calibrate, wanted.seed)
         routes = (asked.reference, *candidates)
         grader, name = _grader(asked, [whole[at] for at in parts.fit], routes)

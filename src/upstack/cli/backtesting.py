@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from upstack.application.backtest import Asked, Report, run
-from upstack.cli.options import config_path
+from upstack.application.backtest import Asked, Period, Report, run, run_ledger
+from upstack.cli.options import config_path, keystore_of, ledger_of
 from upstack.cli.output import Name, counted, new_grid, new_table, print_json, say, show
+from upstack.cli.proving import terms_of
 from upstack.core.config import Config, load_config
 from upstack.core.errors import ConfigError
+from upstack.core.store.ids import first_id
+from upstack.core.types import DAY_S
 from upstack.inference.backtest.wanted import STRATEGIES, Wanted
 
 if TYPE_CHECKING:
@@ -27,12 +33,14 @@ _NEVER = 10**9  # checks
 class Given(NamedTuple):
     """The command line."""
 
-    traffic: Path
+    traffic: Path | None
     reference: str | None
     candidates: str | None
     strategy: str
     grader: str | None
     task: str | None
+    since: str | None
+    ledger: str | None
     max_loss: float | None
     confidence: float | None
     prices: Path | None
@@ -53,13 +61,50 @@ def backtest(given: Given, *, as_json: bool) -> None:
     config = load_config(config_path(given.config))
     sys.path.insert(0, str(Path.cwd()))  # a grader of the user's lies where they are
     asked, wanted = _asked(given, config)
-    report = run(asked, wanted, config.prices, (lambda _: None) if as_json else _progress)
+    if given.traffic is None:
+        report = run_ledger(asked, wanted, _period(given))
+    elif given.since is not None or given.ledger is not None:
+        raise ConfigError("--since and --ledger are about the ledger; a file is backtested whole")
+    else:
+        report = run(asked, wanted, config.prices, (lambda _: None) if as_json else _progress)
     if given.plot is not None:
         _plot(report, given.plot, wanted)
     if as_json:
         print_json(_json(report))
     else:
         _print(report, asked, wanted, given)
+
+
+def _period(given: Given) -> Period:
+    """Which checks are looked at. ConfigError."""
+    if given.task is None:
+        raise ConfigError(
+            "Name recorded traffic, or with --task NAME the task whose checks in the ledger are looked at"
+        )
+    if given.prices is not None:
+        raise ConfigError("--prices is about a file; what a ledger's checks cost was booked when they were made")
+    terms = terms_of(given.task, given.config, None)
+    now = time.time()
+    return Period(
+        ledger_of(given.ledger, given.config),
+        keystore_of(given.ledger, given.config),
+        terms,
+        first_id(_moment(given.since, now)),
+        now,
+    )
+
+
+def _moment(since: str | None, now: float) -> float:
+    """When --since is, in Unix seconds; ConfigError."""
+    if since is None:
+        return 0.0
+    found = re.fullmatch(r"(\d{1,5})([dh])", since)
+    if found is not None:
+        return max(0.0, now - int(found[1]) * (DAY_S if found[2] == "d" else 3600))
+    try:
+        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ConfigError(f'--since "{since}": expected 7d, 12h, or a day such as 2026-01-31') from None
 
 
 def _asked(given: Given, config: Config) -> tuple[Asked, Wanted]:
@@ -86,7 +131,7 @@ def _asked(given: Given, config: Config) -> tuple[Asked, Wanted]:
             raise ConfigError(f"{name} {value:g}: lies between {low:g} and {high:g}")
     return (
         Asked(
-            given.traffic,
+            given.traffic or Path(),
             reference,
             candidates,
             given.grader or (task.grader if task else None),
@@ -176,6 +221,13 @@ def _print_policy(verdict: Verdict, asked: Asked) -> None:
     grid.add_row("rows", f"{verdict.n_fit:,} to learn from, {verdict.n_evidence:,} evidence, {verdict.n_test:,} test")
     if verdict.grader is not None:
         grid.add_row("grader", f"{verdict.grader}; {verdict.labelled_share:.0%} of the rows have a label")
+    if verdict.assumed is not None:
+        assumed = verdict.assumed
+        grid.add_row(
+            "assumed",
+            f"{counted(assumed.requests, 'request')} that {'was' if assumed.requests == 1 else 'were'} no check:"
+            f" ${assumed.policy_usd:,.4g}, the reference ${assumed.reference_usd:,.4g}",
+        )
     if verdict.left_out or verdict.left_out_candidates:
         gone = [f"{counted(verdict.left_out, 'row')} without all answers", *verdict.left_out_candidates]
         grid.add_row("left out", ", ".join(gone))

@@ -282,7 +282,9 @@ def demo(
 
 @app.command()
 def backtest(
-    traffic: Annotated[Path, typer.Argument(help="Recorded traffic (.jsonl or .jsonl.gz).")],
+    traffic: Annotated[
+        Path | None, typer.Argument(help="Recorded traffic (.jsonl or .jsonl.gz); default: the checks in the ledger.")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="The route that losses are measured against.")] = None,
     candidates: Annotated[str | None, typer.Option(help="Cheaper ones, with commas between; default: all.")] = None,
     *,
@@ -291,6 +293,8 @@ def backtest(
         str | None, typer.Option(help="exact, contains, json or module:function; default: what the losses point to.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Of the file, and of the configuration where it is there.")] = None,
+    since: Annotated[str | None, typer.Option(help="Of the ledger: 7d, 12h, or a day such as 2026-01-31.")] = None,
+    ledger: LedgerOption = None,
     max_loss: Annotated[float | None, typer.Option(help="Excess loss that is tolerated.", show_default="0.02")] = None,
     confidence: Annotated[float | None, typer.Option(help="How sure to be of that.", show_default="0.95")] = None,
     prices: Annotated[
@@ -318,6 +322,8 @@ def backtest(
             strategy,
             grader,
             task,
+            since,
+            ledger,
             max_loss,
             confidence,
             prices,

@@ -11,7 +11,7 @@ from upstack.cli.output import print_json, say
 from upstack.core.errors import RequestError
 from upstack.core.store.outcomes import outcomes_of
 from upstack.core.store.places import shown
-from upstack.core.store.reading import list_receipts, read_receipt
+from upstack.core.store.reading import last_asked, read_receipt
 from upstack.core.types import Receipt
 
 LAST = "last"
@@ -36,10 +36,10 @@ def run(wanted: str, ledger: str | None, config: Path | None, *, as_json: bool) 
 
 def _find(wanted: str, place: str, keystore: str | None) -> Receipt:
     if wanted == LAST:
-        newest = list_receipts(place, 1)  # without request and answer
-        if not newest:
+        newest = last_asked(place)
+        if newest is None:
             raise RequestError(f"{shown(place)} has no receipts yet; ask something first", code=NOT_FOUND)
-        wanted = newest[0].id
+        wanted = newest
     found = read_receipt(place, wanted, keystore)
     if found is None:
         raise RequestError(

@@ -17,7 +17,7 @@ from upstack.cli.options import ledger_of
 from upstack.cli.output import print_json, say
 from upstack.cli.which_gateway import one_or_own, running
 from upstack.core.errors import ConfigError, RequestError, UpstackError
-from upstack.core.store.reading import list_receipts
+from upstack.core.store.reading import last_asked
 
 _TIMEOUT_S = 30.0
 _MOST_BYTES = 1024 * 1024
@@ -63,10 +63,10 @@ def _body(told: Told, config: Path | None) -> dict[str, Any]:
     if told.value is not None:
         said["value"] = _value(told.value)
     if told.receipt == LAST:
-        newest = list_receipts(ledger_of(None, config), 1)
-        if not newest:
+        newest = last_asked(ledger_of(None, config))
+        if newest is None:
             raise RequestError("there are no receipts yet; ask something first", code=NOT_FOUND)
-        said["receipt"] = newest[0].id
+        said["receipt"] = newest
     if told.demonstration is not None:
         said["demonstration"] = _text(told.demonstration)
     # A command line that is not UTF-8 holds lone surrogates, which no request can.

@@ -63,6 +63,8 @@ def in_words(receipt: Receipt) -> list[str]:
     if receipt.key is not None:
         team = f" of the team {receipt.team}" if receipt.team else ""
         lines.append(f"Asked by the key {receipt.key}{team}.")
+    if receipt.coin is not None:
+        lines.append(f"A coin with a chance of {receipt.coin:g} made it a check: its other routes are asked beside it.")
     if receipt.encrypted:
         here = receipt.request is not None or receipt.answer is not None
         lines.append(f"Request and answer are kept encrypted{'' if here else ', and their key is not here'}.")

@@ -56,6 +56,13 @@ def newest(place: str) -> tuple[Any, ...]:
         return tuple(ask(_NEWEST)[0])
 
 
+def requests_since(place: str, task: str, since: str) -> int:
+    """How many requests of a task were answered, from the id `since` on."""
+    with reading(place) as ask:
+        rows = ask("SELECT count(*) FROM receipts WHERE task = ? AND id >= ? AND state = 'answered'", task, since)
+    return int(rows[0][0])
+
+
 def read_parts(place: str, task: str) -> list[Part]:
     """What was decided of a task's checks."""
     with reading(place) as ask:

@@ -30,6 +30,7 @@ _FINISHED = (
 )
 _OPEN = f"SELECT {_NAMES}, request, NULL, subject, cipher_key FROM openings WHERE id = ?"
 _NEWEST = f"SELECT {_NAMES} FROM receipts ORDER BY id DESC LIMIT ?"
+_LAST_ASKED = "SELECT id FROM receipts WHERE check_of IS NULL ORDER BY id DESC LIMIT 1"
 _BEFORE = f"SELECT {_NAMES} FROM receipts WHERE id < ? ORDER BY id DESC LIMIT ?"
 
 _CHARGED = "cost_picodollars + unknown_reserved_picodollars"
@@ -64,6 +65,13 @@ def list_receipts(place: Path | str, limit: int, before: str | None = None) -> l
     with reading(str(place)) as ask:
         rows = ask(_NEWEST, limit) if before is None else ask(_BEFORE, before, limit)
     return [to_receipt(row) for row in rows]
+
+
+def last_asked(place: Path | str) -> str | None:
+    """The id of the newest receipt of what a caller asked; None where there is none."""
+    with reading(str(place)) as ask:
+        rows = ask(_LAST_ASKED)
+    return str(rows[0][0]) if rows else None
 
 
 def known_ids(place: Path | str, ids: Sequence[str]) -> set[str]:

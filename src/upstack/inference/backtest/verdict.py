@@ -38,6 +38,14 @@ class Tried(msgspec.Struct, frozen=True):
     checks_left: int | None = None  # until it would be proved, if it goes on so; None: not in sight
 
 
+class Assumed(msgspec.Struct, frozen=True):
+    """What was never measured: requests that were no checks, taken to be like those that were."""
+
+    requests: int
+    reference_usd: float
+    policy_usd: float
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """One task, or the sum of several. Losses lie in 0 to 1, excesses in -1 to 1, ratios: of the reference's cost."""
 
@@ -63,3 +71,4 @@ class Verdict(msgspec.Struct, frozen=True):
     left_out: int = 0  # rows that lack answers
     left_out_candidates: tuple[str, ...] = ()  # that most rows lack
     tried: tuple[Tried, ...] = ()
+    assumed: Assumed | None = None  # of a ledger
