@@ -111,6 +111,19 @@ class Checks:
         row = (*to_outcome_row(outcome), *content)
         assert self._ledger.record(([], [], [], [row])) == []
 
+    def verdict(self, check: str, arm: str, said: tuple[str, str], coin: float | None) -> None:
+        """Have a judge say something of an arm, both ways round."""
+        for place, what in zip(("first", "second"), said, strict=True):
+            receipt = self._receipt("ref", what, "x", check_of=check)
+            receipt = replace(receipt, strategy="judge", model=f"judge/{place}/{arm}", coin=coin, route="judge")
+            self.record((receipt, (receipt.request, receipt.answer, None, False)))
+
+    def judge(self, receipt: str, value: float) -> None:
+        """Say how good an answer is."""
+        self.now += 1.0
+        outcome = make_outcome(make_receipt(id=receipt), at=self.now, value=value)
+        assert self._ledger.record(([], [], [], [(*to_outcome_row(outcome), None, None, None, False)])) == []
+
     def record(self, *rows: tuple[Receipt, Any]) -> None:
         """Write receipts."""
         assert self._ledger.record(([to_row(row) for row, _ in rows], [kept for _, kept in rows], [], [])) == []
@@ -285,6 +298,60 @@ def test_a_label_decides_and_can_be_taken_back(checks: Checks) -> None:
     assert other.look().unlabelled == disputed[1:]
     other.tell(disputed[0], None)
     assert other.look().unlabelled == disputed
+
+
+def test_what_was_told_of_each_answer_decides(checks: Checks) -> None:
+    """Of all routes or of none: a word about the one that was served says nothing of the others."""
+    terms = replace(TERMS, grader="outcome")
+    checks.many(80)
+    odd = [checks.add({"ref": "yes", "a": "no", "b": "nay"}) for _ in range(20)]
+    before = checks.look(terms)
+    for check in odd:
+        checks.judge(check, 1.0)
+    assert [each.excess for each in checks.look(terms).standings] == [each.excess for each in before.standings]
+    for check in odd:
+        for (beside,) in checks.rows(f"SELECT id FROM receipts WHERE check_of = '{check}'"):
+            checks.judge(beside, 1.0)
+    settled = checks.look(terms)
+    assert settled.certificate is not None
+    assert {each.excess for each in settled.standings} == {0.0}
+
+
+def test_a_judge_counts_as_far_as_labels_put_it_right(tmp_path: Path) -> None:
+    """A judge that calls every difference a tie would promote anything; the coin's labels say how wrong it is."""
+    for harmful, certified in ((False, True), (True, False)):
+        checks = Checks(tmp_path / f"{harmful}.db", 3)
+        terms = replace(TERMS, judge="judge", label_rate=0.5, max_loss=0.3, revoke_loss=0.4)
+        rng = random.Random(5)
+        for _ in range(400):
+            differs = rng.random() < 0.5
+            check = checks.add({"ref": "yes", "a": "no" if differs else "yes", "b": "other"})
+            coin = 0.5 if rng.random() < 0.5 else None
+            for arm in ["a", "b"] if differs else ["b"]:
+                checks.verdict(check, arm, ("0", "0"), coin)
+            if differs and coin is not None:
+                checks.tell(check, "yes" if harmful else "no")
+            elif coin is not None:
+                checks.tell(check, "yes")
+        picture = checks.look(terms)
+        assert (picture.certificate is not None) == certified
+        for plan in picture.standings:
+            assert plan.excess == pytest.approx(0.5 if harmful else -0.5, abs=0.15)
+            assert plan.high - plan.low > 0.5  # each label counts for two
+        assert picture.unlabelled == ()
+
+
+def test_what_a_judge_has_not_said_is_a_loss(checks: Checks) -> None:
+    """Nor does a label count for which no coin fell."""
+    terms = replace(TERMS, judge="judge", label_rate=0.5)
+    checks.many(60, b=1.0)
+    for _ in range(30):
+        check = checks.add({"ref": "yes", "a": "no", "b": "no"})
+        checks.tell(check, "no")
+    picture = checks.look(terms)
+    assert picture.certificate is None
+    for each in picture.standings:
+        assert each.excess > 0.5
 
 
 def test_a_failure_is_what_a_plan_would_have_made_of_it(checks: Checks) -> None:

@@ -17,6 +17,7 @@ from tests import plain
 from tests.cli.calling import call
 from tests.gateway.serving import Serving, chat, provider
 from tests.gateway.test_workers import named
+from tests.postgres import PostgresServer, ask
 from upstack.core.store.verify import verify
 from upstack.testing import Answer, ScriptedProvider
 from upstack.testing.answers import ChatRequest
@@ -271,3 +272,46 @@ def test_a_ledger_is_backtested(serve: Callable[..., Serving], sums: Sums) -> No
         assert found["why"]
         one = [*("backtest", "--task", "sums"), *("--since", "1 h"), "--config", str(serving.config)]
         call(*one, cwd=serving.folder).failed(2, "--since", "7d, 12h")
+
+
+def test_it_is_proved_by_a_postgresql_ledger(
+    serve: Callable[..., Serving], postgres: PostgresServer, sums: Sums
+) -> None:
+    """As by a file: promoted, and revoked."""
+    place = postgres.new_ledger()
+    with serve("--ledger", place) as serving:
+        caller = Caller(serving)
+        until(serving, "certified after", caller)
+        time.sleep(1.0)
+        assert set(caller.ask(5)) == {"cheap/m"}
+        sums.wrong = 1.0
+        until(serving, "revoked: cheap/m", caller)
+    assert ask(place, "SELECT count(*), count(ended_at) FROM certificates") == [(1, 1)]
+
+
+def test_a_judge_is_asked_about_disagreements_both_ways_round(serve: Callable[..., Serving], sums: Sums) -> None:
+    """Blind, by a route of its own, and for some of them a human is asked, too."""
+    asked: list[str] = []
+
+    def judge(request: ChatRequest) -> Answer:
+        asked.append(request.last_user_text)
+        return Answer("1")
+
+    sums.wrong = 1.0
+    with ScriptedProvider(judge) as third:
+        more = 'judge = "third/m"\nlabel_rate = 0.5\n' + provider("third", third.base_url)
+        more += '[prices."third/m"]\ninput = 1\noutput = 1\n'
+        with serve(more=more) as serving:
+            Caller(serving).ask(12)
+            query = "SELECT model, coin, task, check_of FROM receipts WHERE strategy = 'judge'"
+            deadline = time.monotonic() + 10
+            while len(found := serving.rows(query)) < 24:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.05)
+    assert {model for model, _, _, _ in found} == {"judge/first/cheap/m", "judge/second/cheap/m"}
+    coins = {check: coin for _, coin, _, check in found}
+    assert set(coins.values()) == {0.5, None}
+    assert all(coins[check] == coin for _, coin, _, check in found)
+    assert {task for _, _, task, _ in found} == {"sums/shadow"}
+    assert all("The sum is" in text and "cheap" not in text and "strong" not in text for text in asked)
+    assert sorted(text.index("The sum") > text.index("<answer 2>") for text in asked) == [False] * 12 + [True] * 12

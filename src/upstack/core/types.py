@@ -15,7 +15,9 @@ DAY_S = 86_400.0
 Picodollars = int  # 1 USD = 10**12; a price of 1 USD per million tokens is 1,000,000 a token
 Capture = Literal["full", "hash", "none"]
 # "reference": of a task for which nothing is certified; "shadow": of what is asked beside a check.
-Strategy = Literal["fallback", "first", "single", "agree", "cascade", "confidence", "precall", "reference", "shadow"]
+Strategy = Literal[
+    "fallback", "first", "single", "agree", "cascade", "confidence", "precall", "reference", "shadow", "judge"
+]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +137,8 @@ class Terms(msgspec.Struct, frozen=True):
     false_alarm_checks: int
     expires_days: float
     maturity_days: float
+    judge: str | None = None  # a route that judges disagreements
+    label_rate: float = 1.0  # chance that one is put before a human, too
 
 
 class Proved(msgspec.Struct, frozen=True):

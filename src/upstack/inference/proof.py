@@ -19,6 +19,7 @@ from upstack.inference.backtest.run import in_order
 from upstack.inference.backtest.tables import plain_table
 from upstack.inference.certify import furthest, interval, wealth_of
 from upstack.inference.drift import Watch
+from upstack.inference.evidence import most_judged
 from upstack.inference.strategies.policy import Policy
 
 FIT_SHARE = 0.3  # of the clusters of checks
@@ -54,6 +55,11 @@ class Watched(msgspec.Struct, frozen=True):
     def alarmed(self) -> bool:
         """Whether it is to be revoked."""
         return self.evidence >= self.alarm
+
+
+def most_of(terms: Terms) -> float:
+    """The largest excess that a check can have: a judge's word that is put right counts more than once."""
+    return 1.0 if terms.judge is None else most_judged(terms.label_rate)
 
 
 def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Terms, delta: float) -> list[Policy]:
@@ -92,7 +98,7 @@ def watch(board: Board, policy: Policy, terms: Terms, waits: Sequence[bool]) -> 
 
     A disagreement counts once it is labelled, or will not be in time.
     """
-    watching = Watch(terms.revoke_loss)
+    watching = Watch(terms.revoke_loss, -most_of(terms), most_of(terms))
     excess, _ = _done(board, policy)
     until = next((at for at, each in enumerate(waits) if each), len(waits))
     for each in excess[:until]:
@@ -116,8 +122,9 @@ def _done(board: Board, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
 
 def _standing(board: Board, policy: Policy, terms: Terms, delta: float) -> Standing:
     excess, costs = _done(board, policy)
-    wealth = wealth_of(excess.tolist(), terms.max_loss)
-    band = interval(excess.tolist(), terms.confidence)
+    most = most_of(terms)
+    wealth = wealth_of(excess.tolist(), terms.max_loss, most, -most)
+    band = interval(excess.tolist(), terms.confidence, -most, most)
     reference = board.costs[:, 0].sum() if board.rows else 0.0
     count = len(board.rows)
     scores = plain_table(board, policy.strategy).scores if count else np.zeros(0)

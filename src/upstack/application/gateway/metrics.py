@@ -70,9 +70,10 @@ class Metrics:
         if receipt.usage is not None:
             row.input += receipt.usage.input_tokens
             row.output += receipt.usage.output_tokens
-        self.duration.note(receipt.duration_s)
-        if receipt.first_byte_s is not None:
-            self.first_byte.note(receipt.first_byte_s)
+        if receipt.check_of is None:  # nobody waits for what is asked beside an answer
+            self.duration.note(receipt.duration_s)
+            if receipt.first_byte_s is not None:
+                self.first_byte.note(receipt.first_byte_s)
         if len(receipt.attempts) > 1 or receipt.state != "answered":
             for attempt in receipt.attempts:
                 if attempt.failure is not None:

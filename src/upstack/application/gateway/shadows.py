@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from upstack.application.gateway.exchange import Exchange
+from upstack.application.gateway.judging import Hearing, Nobody
 from upstack.core.types import Plan, Receipt, Request
 from upstack.inference.router import shadow_plan, shadow_task
 
@@ -21,25 +22,7 @@ if TYPE_CHECKING:
 AT_ONCE = 64  # requests that are being asked beside answers; each holds its body
 
 
-class _Nobody:
-    """Takes an answer that no caller waits for."""
-
-    paused = False
-
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """The receipt has it."""
-
-    def open(self, headers: bytes, data: bytes) -> None:
-        """The receipt has it."""
-
-    def write(self, data: bytes) -> None:
-        """The receipt has it."""
-
-    def close(self, data: bytes, *, clean: bool) -> None:
-        """The receipt has it."""
-
-
-_NOBODY = _Nobody()
+_NOBODY = Nobody()
 
 
 class Shadows:
@@ -62,15 +45,26 @@ class Shadows:
         What was heard, and is not the receipt's, is kept in a receipt of its own, which costs nothing.
         """
         gateway = self._gateway
+        task = gateway.state.tasks.get(plan.task or "")
+        terms = None if task is None else task.terms
+        hearing = None if terms is None or terms.judge is None else Hearing(gateway, request, plan, receipt, terms)
         answered = receipt.route if receipt.state == "answered" else None
         for route in dict.fromkeys(target.route.name for target in (*plan.arms, *plan.targets)):
+            answer = receipt.answer if route == answered else heard.get(route)
+            if hearing is not None and answer is not None:
+                hearing.add(route, answer)
             if route in heard and route != answered:
                 gateway.record(_of_heard(receipt, route, heard[route], gateway.new_id(gateway.clock.time())), None)
             elif route != answered and route in gateway.state.routes:
                 beside = shadow_plan(plan, gateway.state.routes[route], gateway.state, receipt.id)
-                exchange = Exchange(gateway, _NOBODY)
-                exchange.check(request, beside)
-                self._asked.append(exchange)
+                if hearing is not None:
+                    self._asked.append(hearing.ask(beside))
+                else:
+                    exchange = Exchange(gateway, _NOBODY)
+                    exchange.check(request, beside)
+                    self._asked.append(exchange)
+        if hearing is not None:
+            hearing.end()
 
     def _has_room(self, plan: Plan) -> bool:
         live = self._gateway.live

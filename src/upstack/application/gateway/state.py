@@ -85,6 +85,8 @@ def build_state(
         for used, where in _order(task):
             if used not in routes:
                 routes[used] = build.named(used, f"tasks.{name}.{where}")
+        if task.judge is not None and task.judge not in routes:
+            routes[task.judge] = build.named(task.judge, f"tasks.{name}.judge")
     for model in models:
         if model not in routes:
             routes[model] = build.named(model, "the recorded traffic")
@@ -168,7 +170,7 @@ def _version(provider: Provider, model: str) -> str:
     return mark + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _terms(name: str, row: TaskConfig, routes: Sequence[Route]) -> Terms:
+def _terms(name: str, row: TaskConfig, routes: Sequence[Route], judge: Route | None) -> Terms:
     """What is to be proved of the task's routes; those that its residency forbids take no part."""
     allowed = [route for route in routes if not row.residency or route.residency in row.residency]
     versions = {route.name: route.version for route in allowed}
@@ -176,6 +178,8 @@ def _terms(name: str, row: TaskConfig, routes: Sequence[Route]) -> Terms:
     make_grader(row.grader, row.fields)  # whatever is wrong with it is said now
     if row.reference not in versions:
         raise ConfigError(f'tasks.{name}.residency: the reference "{row.reference}" has none of its labels')
+    if row.residency and judge is not None and judge.residency not in row.residency:
+        raise ConfigError(f'tasks.{name}.residency: the judge "{judge.name}" has none of its labels')
     return Terms(
         reference=(row.reference, versions.pop(row.reference)),
         arms=tuple(versions.items()),
@@ -190,6 +194,8 @@ def _terms(name: str, row: TaskConfig, routes: Sequence[Route]) -> Terms:
         false_alarm_checks=row.false_alarm_checks,
         expires_days=row.expires_days,
         maturity_days=row.maturity_days,
+        judge=row.judge,
+        label_rate=row.label_rate,
     )
 
 
@@ -209,7 +215,9 @@ def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
         routes=order,
         reference=row.reference,
         strategy=row.strategy,
-        terms=None if row.strategy in UNCERTIFIED else _terms(name, row, [routes[used] for used in order]),
+        terms=None
+        if row.strategy in UNCERTIFIED
+        else _terms(name, row, [routes[used] for used in order], routes.get(row.judge or "")),
         shadow_rate=row.shadow_rate,
         capture=row.capture or config.server.capture,
         residency=row.residency,

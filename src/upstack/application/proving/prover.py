@@ -25,6 +25,7 @@ from upstack.core.types import DAY_S, Terms
 from upstack.inference import proof
 from upstack.inference.backtest.board import Board
 from upstack.inference.certify import share_of
+from upstack.inference.evidence import judged
 from upstack.inference.graders.making import make_grader
 from upstack.inference.proof import Standing, Watched
 from upstack.inference.router import shadow_task
@@ -129,10 +130,8 @@ class Prover:
         later = [row for row in later if row.waits or all(row.is_known(route) for route in asked)]  # others are lost
         board = _board(later, terms)
         undecided = set(proof.disagreements(board, policy))
-        waits = [
-            row.waits or (at in undecided and now < (row.time or 0.0) + terms.maturity_days * DAY_S)
-            for at, row in enumerate(later)
-        ]
+        grace = max(terms.maturity_days * DAY_S, 0.0 if terms.judge is None else PATIENCE_S)
+        waits = [row.waits or (at in undecided and now < (row.time or 0.0) + grace) for at, row in enumerate(later)]
         watched = proof.watch(board, policy, terms, waits)
         picture = msgspec.structs.replace(picture, watched=watched)
         if not watched.alarmed:
@@ -170,7 +169,7 @@ class Prover:
         delta = share_of(1.0 - terms.confidence, number)
         numbers: dict[str, int] = {}
         cluster = [numbers.setdefault(parts[row.id].cluster, len(numbers)) for row in fit]
-        found = proof.plans_of(_board(fit, terms), range(len(fit)), cluster, terms, delta)
+        found = proof.plans_of(_board(fit, terms, evidence=False), range(len(fit)), cluster, terms, delta)
         plans = to_bytes(found)
         digest = hashlib.sha256(plans).hexdigest()
         if not found or (not (stale or due) and going_on is not None and digest == going_on.digest):
@@ -226,7 +225,8 @@ class Prover:
 def _claim(terms: Terms) -> bytes:
     """What an attempt is about: other terms are another attempt."""
     return msgspec.json.encode(
-        [terms.reference, terms.arms, terms.strategy, terms.grader, terms.fields, terms.max_loss, terms.confidence],
+        [terms.reference, terms.arms, terms.strategy, terms.grader, terms.fields, terms.max_loss, terms.confidence]
+        + ([terms.judge, terms.label_rate] if terms.judge is not None else []),
         order="deterministic",
     )
 
@@ -245,7 +245,7 @@ def _is_over(past: proofs.History, terms: Terms, now: float) -> str | None:
             return f"changed: {route} is not what was proved"
     for attempt in past.submissions:
         if attempt.number == certificate.submission:
-            reference, _, _, grader, fields, _, _ = msgspec.json.decode(attempt.terms)
+            reference, _, _, grader, fields, *_ = msgspec.json.decode(attempt.terms)
             if (tuple(reference), grader, fields) != (terms.reference, terms.grader, dict(terms.fields)):
                 return "changed: the reference or the grader"
     if (said.max_loss, said.confidence) != (terms.max_loss, terms.confidence):
@@ -289,7 +289,7 @@ def _beside_usd(checks: Sequence[Check]) -> float | None:
 
 def _is_disputed(row: CheckedRow, terms: Terms) -> bool:
     """Whether routes say different things, and nobody has said what is right."""
-    board = _board([row], terms)
+    board = _board([row], terms, evidence=terms.judge is not None)
     return not board.labelled[0] and bool(board.losses[0].any())
 
 
@@ -303,9 +303,37 @@ def _is_whole(row: CheckedRow) -> bool:
     return all(row.is_known(route) for route in row.answers)
 
 
-def _board(rows: Sequence[CheckedRow], terms: Terms) -> Board:
+def _board(rows: Sequence[CheckedRow], terms: Terms, *, evidence: bool = True) -> Board:
     routes = [terms.reference[0], *(route for route, _ in terms.arms)]
-    return Board(rows, routes, make_grader(terms.grader, terms.fields), _cost)
+    board = Board(rows, routes, make_grader(terms.grader, terms.fields), _cost)
+    if terms.judge is not None:
+        for at, row in enumerate(rows):
+            _put_right(board, at, row, terms, evidence=evidence)
+    return board
+
+
+def _put_right(board: Board, at: int, row: CheckedRow, terms: Terms, *, evidence: bool) -> None:
+    """Judge a row's disagreements by the judge, and by the human where the coin fell.
+
+    Of evidence no other label counts, and what is not known is a full loss. To choose plans by, the best word will do.
+    """
+    losses, labelled = board.losses[at].copy(), bool(board.labelled[at])
+    full = proof.most_of(terms)
+    board.losses[at, 0] = 0.0
+    board.labelled[at] = True
+    for column, route in enumerate(board.routes[1:], 1):
+        same = board.classes[at, column] == board.classes[at, 0] and row.is_known(route)
+        said, label = row.verdicts.get(route), float(losses[column] - losses[0]) if labelled else None
+        if same:
+            excess = 0.0
+        elif not evidence:
+            excess = max(0.0, label if label is not None else 1.0 if said is None else said)
+        elif said is None or (row.coin and label is None):
+            excess = full
+            board.labelled[at] = False
+        else:
+            excess = judged(said, terms.label_rate, label if row.coin else None)
+        board.losses[at, column] = excess
 
 
 def _cost(_: str, answer: RecordedAnswer) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,10 @@ from upstack.core.errors import EvidenceError, Failure
 from upstack.core.store.checks import Check
 from upstack.core.traffic import RecordedAnswer, TrafficRow
 from upstack.core.types import Attempt, Receipt, Terms
+from upstack.inference.graders.judge import verdict
 
+JUDGE = "judge"
+OUTCOME = "outcome"  # the grader that takes what was told of each answer
 _PER_USD = 1e12
 
 
@@ -28,6 +31,8 @@ class CheckedRow(TrafficRow, frozen=True):
     """A check. Its answers are named as the task's routes are."""
 
     waits: bool = False  # for an answer that may still come
+    verdicts: Mapping[str, float] = {}  # of a judge, by route: how much worse than the reference, in -1 to 1
+    coin: bool = False  # fell: a human is to judge, too
 
     def __post_init__(self) -> None:
         """Take any name of a route."""
@@ -58,7 +63,8 @@ def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRo
         return None
     versions = dict((terms.reference, *terms.arms))
     said: dict[str, _Said] = {}
-    for receipt in (check.receipt, *check.beside):
+    judged = [receipt for receipt in check.beside if receipt.strategy == JUDGE]
+    for receipt in (check.receipt, *(each for each in check.beside if each.strategy != JUDGE)):
         asked = receipt if receipt.attempts else replace(receipt, attempts=_asked_for(receipt.route, check.receipt))
         for each in _said(asked, alone=bool(receipt.attempts) and receipt is not check.receipt):
             name, version = each[0]
@@ -70,16 +76,28 @@ def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRo
     if reference is not None and reference.refused:
         return None
     stand_in = _first_content([terms.reference[0], *(name for name, _ in terms.arms)], said)
-    answers: dict[str, RecordedAnswer] = {name: _answer(said.get(name), stand_in, reference) for name in versions}
+    told = check.told if terms.grader == OUTCOME else {}
+    answers: dict[str, RecordedAnswer] = {name: _answer(said.get(name), stand_in, reference, told) for name in versions}
     return CheckedRow(
         id=check.receipt.id,
         task=check.receipt.task or "",
         messages=_messages(check.receipt.request),
         answers=answers,
-        truth=_truth(check.truth),
+        truth=None if terms.grader == OUTCOME else _truth(check.truth),
         time=check.receipt.created_at,
+        verdicts=_verdicts(judged),
+        coin=any(receipt.coin is not None for receipt in judged),
         waits=len(said) < len(versions) and now < check.receipt.created_at + patience,
     )
+
+
+def _verdicts(receipts: Sequence[Receipt]) -> dict[str, float]:
+    """What a judge said of each route, where it was asked both ways round and answered."""
+    by_arm: dict[str, list[tuple[str, str]]] = {}
+    for receipt in receipts:
+        if receipt.state == "answered":
+            by_arm.setdefault(receipt.model.split("/", 2)[-1], []).append((receipt.model, content_of(receipt.answer)))
+    return dict(found for found in map(verdict, by_arm.values()) if found is not None)
 
 
 def _asked_for(route: str | None, check: Receipt) -> tuple[Attempt, ...]:
@@ -113,7 +131,9 @@ def _first_content(names: Sequence[str], said: dict[str, _Said]) -> _Said | None
     return next((said[name] for name in names if name in said and said[name].content is not None), None)
 
 
-def _answer(said: _Said | None, stand_in: _Said | None, reference: _Said | None) -> CheckedAnswer:
+def _answer(
+    said: _Said | None, stand_in: _Said | None, reference: _Said | None, told: Mapping[str, float]
+) -> CheckedAnswer:
     if said is None:
         cost = reference.cost_usd if reference is not None else 0.0
         return CheckedAnswer("", 0, 0, loss=1.0, cost_usd=cost, known=False)
@@ -127,6 +147,7 @@ def _answer(said: _Said | None, stand_in: _Said | None, reference: _Said | None)
         spoken.content,
         usage.input_tokens if usage is not None else 0,
         usage.output_tokens if usage is not None else 0,
+        loss=1.0 - told[spoken.receipt.id] if spoken.receipt.id in told else None,
         cost_usd=said.cost_usd + (0.0 if spoken is said else spoken.cost_usd),
         finish_reason=finish_reason_of(spoken.receipt.answer),
         logprobs=logprobs_of(spoken.receipt.answer),

@@ -75,6 +75,8 @@ def _check_certified(task: TaskConfig, server: ServerConfig, where: str) -> None
         value = getattr(task, name)
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{where}.{name}: lies in {low:,} to {high:,}")
+    if task.judge is not None and task.judge in (task.reference, *task.candidates):
+        raise ConfigError(f"{where}.judge: one of the routes that it would judge")
     if task.revoke_loss is not None and not task.max_loss < task.revoke_loss:
         raise ConfigError(f"{where}.revoke_loss: lies above max_loss")
 

@@ -84,6 +84,8 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         None  # "exact", "contains", each with normalisers ("exact:number"), "json", or "module:function"
     )
     fields: dict[str, float] = {}  # weights of the JSON grader's fields; 1 where none is said, 0 leaves one out
+    judge: str | None = None  # a route that judges disagreements, blind; label_rate puts it right
+    label_rate: float = 1.0  # chance that a judged disagreement is put before a human
     max_loss: float = 0.02  # excess loss over the reference's that is tolerated
     confidence: float = 0.95  # that it is not above that
     shadow_rate: float = 0.05  # chance that a request becomes a check: all routes are asked, beside the answer
@@ -176,6 +178,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends in
 
 CERTIFIED_RANGES: dict[str, tuple[float, float]] = {
     "shadow_rate": (0.0, 1.0),
+    "label_rate": (0.01, 1.0),
     "min_checks": (1, 10**9),
     "min_hours": (0.0, 24.0 * MOST_DAYS),
     "revoke_loss": (0.0, 1.0),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,7 +23,7 @@ _WHOLE = (
 _CHECKS = f"{_WHOLE} coin IS NOT NULL AND task = ? AND id >= ? ORDER BY id"
 _BESIDE = f"{_WHOLE} check_of IS NOT NULL AND check_of >= ? AND task = ? ORDER BY id"
 _TOLD = (
-    "SELECT receipt, name, withdrawn, outcomes.id, demonstration, cipher_key, created_at"
+    "SELECT receipt, name, withdrawn, success, score, outcomes.id, demonstration, cipher_key, created_at"
     " FROM outcomes LEFT JOIN outcome_contents ON outcome_seq = seq"
     " WHERE receipt IS NOT NULL AND receipt >= ? ORDER BY created_at, outcomes.id"
 )
@@ -39,6 +40,7 @@ class Check(msgspec.Struct, frozen=True):
     receipt: Receipt
     beside: tuple[Receipt, ...]  # what its other routes said; those that are still being asked are missing
     truth: bytes | None  # what was told to be the right answer
+    told: Mapping[str, float]  # how good an answer is, in 0 to 1, by the id of its receipt
     gone: bool  # its content was removed, or cannot be decrypted
 
 
@@ -76,8 +78,15 @@ def read_checks(place: str, task: str, beside: str, since: str = "", keystore: s
         others: dict[str | None, list[Receipt]] = {}
         for receipt, _ in _receipts(ask, opener, _BESIDE, since, beside):
             others.setdefault(receipt.check_of, []).append(receipt)
-        truths = _truths(ask, opener, since, {receipt.id for receipt, _ in checks})
-    return [Check(receipt, tuple(others.get(receipt.id, ())), truths.get(receipt.id), gone) for receipt, gone in checks]
+        wanted = {receipt.id for receipt, _ in checks}
+        wanted |= {each.id for several in others.values() for each in several}
+        truths, told = _told(ask, opener, since, wanted)
+    found = []
+    for receipt, gone in checks:
+        rest = tuple(others.get(receipt.id, ()))
+        values = {each.id: told[each.id] for each in (receipt, *rest) if each.id in told}
+        found.append(Check(receipt, rest, truths.get(receipt.id), values, gone))
+    return found
 
 
 def _receipts(ask: Ask, opener: _Opener, query: str, *values: str) -> list[tuple[Receipt, bool]]:
@@ -92,19 +101,29 @@ def _receipts(ask: Ask, opener: _Opener, query: str, *values: str) -> list[tuple
     return found
 
 
-def _truths(ask: Ask, opener: _Opener, since: str, wanted: set[str]) -> dict[str, bytes]:
-    """The latest demonstration of each; what was taken back counts no more."""
-    told: dict[str, dict[str, tuple[float, bytes]]] = {}
-    for receipt, name, withdrawn, own_id, demonstration, cipher_key, created_at in ask(_TOLD, since):
+def _told(ask: Ask, opener: _Opener, since: str, wanted: set[str]) -> tuple[dict[str, bytes], dict[str, float]]:
+    """The latest demonstration, and the latest value, of each receipt; what was taken back counts no more."""
+    truths: dict[str, dict[str, tuple[float, bytes]]] = {}
+    values: dict[str, dict[str, tuple[float, float]]] = {}
+    for receipt, name, withdrawn, success, score, own_id, demonstration, cipher_key, created_at in ask(_TOLD, since):
         if receipt not in wanted:
             continue
-        names = told.setdefault(receipt, {})
+        at = to_seconds(created_at)
         if withdrawn:
-            names.pop(name, None)
-            continue
+            truths.get(receipt, {}).pop(name, None)
+            values.get(receipt, {}).pop(name, None)
+        if success is not None or score is not None:
+            values.setdefault(receipt, {})[name] = (at, float(success if score is None else score))
         (truth,) = opener.opened(cipher_key, own_id, ((to_bytes(demonstration), "demonstration"),))
         if truth is not None:
-            names[name] = (to_seconds(created_at), truth)
+            truths.setdefault(receipt, {})[name] = (at, truth)
+    return _latest(truths), _latest(values)
+
+
+_What = TypeVar("_What", bytes, float)
+
+
+def _latest(told: dict[str, dict[str, tuple[float, _What]]]) -> dict[str, _What]:
     return {receipt: max(names.values())[1] for receipt, names in told.items() if names}
 
 

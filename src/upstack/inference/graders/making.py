@@ -12,7 +12,7 @@ from upstack.inference.graders.base import Grader
 from upstack.inference.graders.fields import Fields
 from upstack.inference.graders.text import Contains, Exact
 
-NAMES = ("exact", "contains", "json")
+NAMES = ("exact", "contains", "json", "outcome")
 GUESSED = (
     "exact:case,space",
     "exact:answer,case,space",
@@ -26,8 +26,8 @@ GUESSED = (
 def make_grader(name: str, weights: Mapping[str, float] | None = None) -> Grader:
     """Make the grader of a name; ConfigError where there is none.
 
-    "exact" and "contains", each with normalisers ("exact:number,case"), "json" (`weights` by field), or a function of
-    one's own, "module:function".
+    "exact" and "contains", each with normalisers ("exact:number,case"), "json" (`weights` by field), "outcome", or a
+    function of one's own, "module:function".
     """
     kind, _, rest = name.partition(":")
     if kind in ("exact", "contains"):
@@ -35,9 +35,23 @@ def make_grader(name: str, weights: Mapping[str, float] | None = None) -> Grader
         return make([part.strip() for part in rest.split(",")]) if rest else make()
     if kind == "json" and not rest:
         return Fields(weights)
+    if kind == "outcome" and not rest:
+        return Told()
     if rest:
         return Own(load_function(name), name)
     raise ConfigError(f'There is no grader "{name}". Allowed: {", ".join(NAMES)}, or a function as "module:function"')
+
+
+class Told:
+    """How good an answer is somebody has told, of each by itself: an executed test, a measurement, a reviewer."""
+
+    def loss(self, answer: str, truth: Any) -> float:  # noqa: ARG002 - of no use here
+        """Nothing tells: a truth is not compared with."""
+        raise EvidenceError("The grader outcome takes what was told of each answer, and no truth")
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether they are the same text."""
+        return one == other
 
 
 class Own:

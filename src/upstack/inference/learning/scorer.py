@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,21 +50,30 @@ class Scorer(msgspec.Struct, frozen=True, dict=True):
         """Say by how much the loss would be expected to fall, in [-1, 1], and what that would cost, relatively."""
         import numpy as np  # noqa: PLC0415 - an extra's
 
-        heads = np.array(self.bias)
-        seen = np.array(of(prompt, answers, same))
-        heads += np.array(self.weights) @ ((seen - np.array(self.mean)) / np.array(self.scale))
-        for block, (vocabulary, idf, weights) in zip(self.blocks, self._tables(), strict=True):
+        mean, scale, weights, bias = self._numbers()
+        heads = bias + weights @ ((np.array(of(prompt, answers, same)) - mean) / scale)
+        for block, (vocabulary, idf, each) in zip(self.blocks, self._tables(), strict=True):
             text = prompt if block.source < 0 else answers[block.source].content
-            counts = Counter(filter(None, map(vocabulary.get, GRAMS[block.kind](shorten(text)))))
-            if counts:
-                rows = np.fromiter(counts, int, len(counts)) - 1
-                dampened = 1.0 + np.log(np.fromiter(counts.values(), float, len(counts)))
-                heads += dampened @ weights[rows] / np.linalg.norm(dampened * idf[rows])
+            found = list(filter(None, map(vocabulary.get, GRAMS[block.kind](shorten(text)))))
+            if found:
+                numbers, counts = np.unique(np.array(found), return_counts=True)
+                rows = numbers - 1
+                dampened = 1.0 + np.log(counts)
+                heads += dampened @ each[rows] / np.linalg.norm(dampened * idf[rows])
         return sigmoid(heads[0]) - sigmoid(heads[1]), math.exp(heads[2])
 
     def digest(self) -> str:
         """Name it by what it is."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:16]
+
+    def _numbers(self) -> tuple[Floats, Floats, Floats, Floats]:
+        found: tuple[Floats, Floats, Floats, Floats] | None = self.__dict__.get("numbers")
+        if found is None:
+            import numpy as np  # noqa: PLC0415 - an extra's
+
+            made = (np.array(self.mean), np.array(self.scale), np.array(self.weights), np.array(self.bias))
+            found = self.__dict__["numbers"] = made
+        return found
 
     def _tables(self) -> list[tuple[dict[str, int], Floats, Floats]]:
         found: list[tuple[dict[str, int], Floats, Floats]] | None = self.__dict__.get("tables")

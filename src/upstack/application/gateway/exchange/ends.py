@@ -139,10 +139,15 @@ class Ends:
         else:
             self.sink.respond(status, headers, body)
 
+    @property
+    def receipt(self) -> Receipt:
+        """Of a request that has ended."""
+        return self._receipt
+
     def _ask_beside(self) -> None:
         """Have the other routes of a check asked, once its own receipt is on its way or there."""
         checking = self._gateway.checking
-        if checking is not None and self._plan.coin is not None:
+        if checking is not None and self._plan.coin is not None and self._plan.check_of is None:
             heard = {} if self._deliberation is None else self._deliberation.heard
             checking.ask(self._request, self._plan, self._receipt, {name: each[1] for name, each in heard.items()})
 
