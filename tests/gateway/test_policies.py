@@ -26,7 +26,7 @@ from upstack.inference.strategies.learned import Cascade, Precall
 from upstack.inference.strategies.plain import Agree, Confidence, Single
 from upstack.inference.strategies.policy import Policy, to_bytes
 from upstack.testing import Answer, FakeProvider, ScriptedProvider
-from upstack.testing.answers import ChatRequest
+from upstack.testing.answers import ChatRequest, ToolCall
 from upstack.testing.wire import error_response
 
 ROUTES = ("ref/m", "a/m", "b/m")
@@ -197,6 +197,20 @@ def test_a_learned_score_decides_before_the_call(
         answer = ask(serving, stream=stream)
         assert three.asked == asked
         assert ("data: [DONE]" in answer.text) == stream
+
+
+def test_tool_calls_agree_only_where_they_call_the_same(serve: Start, three: Three) -> None:
+    """In whatever order the arguments stand, and whatever the call's id."""
+    tools = [{"type": "function", "function": {"name": "stop", "parameters": {"type": "object"}}}]
+    three.says |= {
+        "a": Answer(None, tool_calls=(ToolCall("stop", '{"line": 1, "now": true}'),)),
+        "b": Answer(None, tool_calls=(ToolCall("stop", '{"now": true, "line": 1}'),)),
+        "ref": Answer("no"),
+    }
+    with serve(AGREE) as serving:
+        assert ask(serving, tools=tools).headers["x-upstack-route"] == "a/m"
+        three.says["b"] = Answer(None, tool_calls=(ToolCall("start", '{"now": true, "line": 1}'),))
+        assert ask(serving, tools=tools).headers["x-upstack-route"] == "ref/m"
 
 
 def test_a_stream_is_held_back_until_it_is_decided(serve: Start, three: Three) -> None:

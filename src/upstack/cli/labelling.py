@@ -9,6 +9,7 @@ from typing import Any
 
 from upstack.cli.output import counted, print_json, say
 from upstack.cli.proving import look
+from upstack.core.completion import CALLS
 from upstack.core.store.checks import read_checks
 from upstack.core.traffic import prompt_of
 from upstack.inference.router import shadow_task
@@ -51,5 +52,5 @@ def _shuffled(answer: str) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.removeprefix(CALLS).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -7,15 +7,19 @@ from typing import Any
 
 import msgspec
 
+CALLS = "\x1ecalls:"  # begins the content of an answer that calls tools; no text does
+
 
 def content_of(answer: bytes | None) -> str:
-    """The text of a chat completion; of one that calls tools what it calls, as JSON."""
+    """The text of a chat completion; of one that calls tools what it calls, as JSON behind CALLS."""
     message = _choice(answer).get("message")
     if not isinstance(message, dict):
         return ""
     calls = message.get("tool_calls")
     if isinstance(calls, list) and calls:
-        return msgspec.json.encode([_call(call) for call in calls], order="sorted").decode()
+        called = [_call(call) for call in calls]
+        whole = called[0] if len(called) == 1 else {"tool_calls": called}
+        return CALLS + msgspec.json.encode(whole, order="sorted").decode()
     content = message.get("content")
     return content if isinstance(content, str) else ""
 

@@ -20,6 +20,7 @@ from upstack.core.traffic import text_of
 from upstack.core.types import Plan, Receipt, Request, Terms
 from upstack.inference.graders.judge import model_of, question
 from upstack.inference.graders.making import make_grader
+from upstack.inference.graders.tools import ToolWise
 from upstack.inference.router import shadow_plan
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Hearing:
         if reference is None or judge is None:
             return
         try:
-            grader = make_grader(terms.grader, terms.fields)
+            grader = ToolWise(make_grader(terms.grader, terms.fields))
             messages = msgspec.json.decode(self._request.fields["messages"])
             asked = text_of(messages if isinstance(messages, list) else ())
             differ = [arm for arm, _ in terms.arms if arm in self._said and not grader.same(self._said[arm], reference)]

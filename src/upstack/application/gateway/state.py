@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 
 import msgspec
 from msgspec.structs import replace
@@ -175,6 +176,8 @@ def _terms(name: str, row: TaskConfig, routes: Sequence[Route], judge: Route | N
     allowed = [route for route in routes if not row.residency or route.residency in row.residency]
     versions = {route.name: route.version for route in allowed}
     assert row.reference is not None and row.grader is not None  # noqa: S101, PT018 - the configuration was checked
+    if find_spec("sklearn") is None or find_spec("rensa") is None:
+        raise ConfigError(f"tasks.{name}.strategy: plans are proved with the extra: pip install 'upstack[learn]'")
     make_grader(row.grader, row.fields)  # whatever is wrong with it is said now
     if row.reference not in versions:
         raise ConfigError(f'tasks.{name}.residency: the reference "{row.reference}" has none of its labels')

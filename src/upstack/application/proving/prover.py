@@ -27,6 +27,7 @@ from upstack.inference.backtest.board import Board
 from upstack.inference.certify import share_of
 from upstack.inference.evidence import judged
 from upstack.inference.graders.making import make_grader
+from upstack.inference.graders.tools import ToolWise
 from upstack.inference.proof import Standing, Watched
 from upstack.inference.router import shadow_task
 from upstack.inference.strategies.policy import Policy, from_bytes, to_bytes
@@ -305,7 +306,7 @@ def _is_whole(row: CheckedRow) -> bool:
 
 def _board(rows: Sequence[CheckedRow], terms: Terms, *, evidence: bool = True) -> Board:
     routes = [terms.reference[0], *(route for route, _ in terms.arms)]
-    board = Board(rows, routes, make_grader(terms.grader, terms.fields), _cost)
+    board = Board(rows, routes, ToolWise(make_grader(terms.grader, terms.fields)), _cost)
     if terms.judge is not None:
         for at, row in enumerate(rows):
             _put_right(board, at, row, terms, evidence=evidence)

@@ -78,12 +78,14 @@ class Aim(msgspec.Struct, frozen=True):
 
         The best bettor's logarithm has to grow so much a check, on average; what the fit rows say of that is as
         uncertain as they are few. `shift` is what is known besides of how far off their mean is; without it, one full
-        loss more tempers the hope.
+        loss more tempers the hope. Where nothing will be proved the hope is tempered by a standard error: the best of
+        many that were tried looks better than it is.
         """
+        if not self.checks:
+            doubt = float(excess.std()) / sqrt(len(excess)) if shift is None else shift
+            return float(excess.mean() + doubt <= 0.0)
         if shift is None:
             excess, shift = np.append(excess, 1.0), 0.0
-        if not self.checks:
-            return float(excess.mean() + shift <= 0.0)
         stakes = _STAKES / (1.0 - self.epsilon)
         gains = np.log1p(np.outer(stakes, self.epsilon - excess))
         means = gains.mean(axis=1) - stakes * shift

@@ -12,7 +12,8 @@ from upstack.core.completion import content_of, finish_reason_of, logprobs_of
 from upstack.core.traffic import text_of
 from upstack.core.types import Request, Terms
 from upstack.inference.graders.base import Grader
-from upstack.inference.graders.making import Own, make_grader
+from upstack.inference.graders.making import NAMES, make_grader
+from upstack.inference.graders.tools import ToolWise
 from upstack.inference.learning.signs import Answer, answer_of
 from upstack.inference.strategies.base import Ask, Serve, Take
 from upstack.inference.strategies.policy import Policy
@@ -26,6 +27,7 @@ class Deliberation:
     def __init__(self, policy: Policy, terms: Terms, request: Request) -> None:
         """`terms` name the reference and the grader."""
         self._policy, self._reference, self._request = policy, terms.reference[0], request
+        self._own = terms.grader.partition(":")[0] not in NAMES
         self._grader = _grader(terms.grader, tuple(sorted(terms.fields.items())))
         self._answers: dict[str, Answer] = {}
         self._bytes = 0
@@ -48,8 +50,7 @@ class Deliberation:
     @property
     def is_quick(self) -> bool:
         """Whether a step takes less than a millisecond."""
-        own = isinstance(self._grader, Own)
-        return not (self._policy.learns or own) and self._bytes <= _QUICK_BYTES
+        return not (self._policy.learns or self._own) and self._bytes <= _QUICK_BYTES
 
     def hear(self, trial: Trial, answer: bytes, output_tokens: int) -> None:
         """Take in what a route said: a chat completion."""
@@ -72,4 +73,4 @@ class Deliberation:
 @lru_cache(64)
 def _grader(name: str, fields: tuple[tuple[str, float], ...]) -> Grader:
     weights: Mapping[str, float] = dict(fields)
-    return make_grader(name, weights)
+    return ToolWise(make_grader(name, weights))
