@@ -66,7 +66,7 @@ def make_receipt(**changes: Any) -> Receipt:
         reserved_picodollars=5000,
         subject="driver 17",
         coin=0.05,
-        check_of="rcpt_018c",
+        check_of=None,
     )
     return replace(receipt, **changes)
 

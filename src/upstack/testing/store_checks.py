@@ -119,7 +119,7 @@ async def check_pages(place: str) -> None:
 @_check
 async def check_twice(place: str) -> None:
     """A receipt that comes again, as after a commit whose answer got lost, is there once."""
-    first, second, third = receipts = [make_receipt() for _ in range(3)]
+    first, second, third = receipts = [make_receipt(check_of=check) for check in (None, "rcpt_018c", None)]
     async with opened(place) as ledger:
         assert await recorded(ledger, *receipts) == [None] * 3
         assert await recorded(ledger, second, third, second) == [None] * 3
