@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 import time
@@ -15,9 +16,9 @@ import msgspec
 
 from upstack.application.backtest import Asked, Period, Report, run, run_ledger
 from upstack.cli.options import config_path, keystore_of, ledger_of
-from upstack.cli.output import Name, counted, new_grid, new_table, print_json, say, show
+from upstack.cli.output import Name, counted, new_grid, new_table, print_json, printable, say, show
 from upstack.cli.proving import terms_of
-from upstack.core.config import Config, load_config
+from upstack.core.config import NAME, Config, load_config
 from upstack.core.errors import ConfigError
 from upstack.core.store.ids import first_id
 from upstack.core.types import DAY_S
@@ -200,12 +201,31 @@ def _print_task(name: str, verdict: Verdict, asked: Asked, wanted: Wanted) -> No
             f" {wanted.confidence:g}, on {counted(verdict.n_evidence, 'check')}.",
             style="bold green",
         )
+        if verdict.tried:  # a sum of tasks has none
+            say("To have it proved by your own traffic, and served from then on:")
+            for line in _configuration(name, verdict, wanted):
+                print(f"    {printable(line)}")
     elif wanted.certified:
         say(f"No certified saving. {verdict.why}.", style="bold yellow")
         if verdict.way_on:
             say(f"The way on: {verdict.way_on}.")
     else:
         say("Nothing is certified: this plan seemed no worse on the rows it was chosen by.", style="yellow")
+
+
+def _configuration(name: str, verdict: Verdict, wanted: Wanted) -> list[str]:
+    """What a configuration says of a task so that such a plan may come to serve it."""
+    *arms, reference = verdict.policy.routes
+    task = name if re.fullmatch(NAME, name) else "mine"
+    return [
+        f"[tasks.{task}]",
+        f"reference = {json.dumps(reference)}",
+        f"candidates = {json.dumps(arms)}",
+        f"strategy = {json.dumps(wanted.strategy)}",
+        f"grader = {json.dumps(verdict.grader)}",
+        f"max_loss = {wanted.max_loss:g}",
+        f"confidence = {wanted.confidence:g}",
+    ]
 
 
 def _print_policy(verdict: Verdict, asked: Asked) -> None:
