@@ -19,6 +19,9 @@ _LONGEST = 20_000  # characters of an answer that are looked at
 _DEEPEST = 20
 
 
+Exact = int | Fraction
+
+
 class Checked(NamedTuple):
     """How many equations could be worked out again, and how many of them were wrong."""
 
@@ -37,13 +40,14 @@ def check_arithmetic(answer: str) -> Checked:
         if value is None:
             continue
         equations += 1
-        claimed = found[2].replace(" ", "").replace(",", "")
+        claimed = found[2].replace(" ", "")
         decimals = len(claimed.partition(".")[2])
-        wrong += abs(value - Fraction(claimed)) > Fraction(1, 2 * 10**decimals)
+        off = Fraction(value) - _number(claimed)
+        wrong += abs(off) * 2 * 10**decimals > 1
     return Checked(equations, wrong)
 
 
-def evaluate(text: str) -> Fraction | None:
+def evaluate(text: str) -> Exact | None:
     """The value of plain arithmetic in at least two numbers; None for anything else, and for a division by zero."""
     tokens: list[str] = []
     at = 0
@@ -63,7 +67,7 @@ def evaluate(text: str) -> Fraction | None:
     return None if tokens else value
 
 
-def _sum(tokens: list[str], depth: int) -> Fraction:
+def _sum(tokens: list[str], depth: int) -> Exact:
     value = _product(tokens, depth)
     while tokens and tokens[-1] in "+-":
         sign = 1 if tokens.pop() == "+" else -1
@@ -71,14 +75,14 @@ def _sum(tokens: list[str], depth: int) -> Fraction:
     return value
 
 
-def _product(tokens: list[str], depth: int) -> Fraction:
+def _product(tokens: list[str], depth: int) -> Exact:
     value = _factor(tokens, depth)
     while tokens and tokens[-1] in "*/":
-        value = value * _factor(tokens, depth) if tokens.pop() == "*" else value / _factor(tokens, depth)
+        value = value * _factor(tokens, depth) if tokens.pop() == "*" else Fraction(value) / _factor(tokens, depth)
     return value
 
 
-def _factor(tokens: list[str], depth: int) -> Fraction:
+def _factor(tokens: list[str], depth: int) -> Exact:
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     part = tokens.pop()
@@ -89,4 +93,10 @@ def _factor(tokens: list[str], depth: int) -> Fraction:
         if tokens.pop() != ")":
             raise ValueError("a bracket is not closed")
         return value
-    return Fraction(part.replace(",", ""))
+    return _number(part)
+
+
+def _number(text: str) -> Exact:
+    """Read a number; a whole one stays one, as fractions take long."""
+    whole, _, decimals = text.replace(",", "").partition(".")
+    return Fraction(int(whole + decimals), 10 ** len(decimals)) if decimals else int(whole)
