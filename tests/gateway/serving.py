@@ -66,7 +66,7 @@ class Serving:
         seen = len(self.log)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=clean_environ(**self._env), start_new_session=True
+                command, stdout=log, stderr=log, env=clean_environ(**self._env), cwd=self.folder, start_new_session=True
             )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

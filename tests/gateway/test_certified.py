@@ -35,7 +35,7 @@ output = 4
 reference = "strong/m"
 candidates = ["cheap/m"]
 strategy = "{strategy}"
-grader = "exact:number"
+grader = "{grader}"
 shadow_rate = {rate}
 max_loss = 0.1
 confidence = 0.9
@@ -80,9 +80,10 @@ def serve(tmp_path: Path, sums: Sums) -> Iterator[Callable[..., Serving]]:
     """Start a gateway in front of them."""
     with ScriptedProvider(sums.strong) as strong, ScriptedProvider(sums.cheap) as cheap:
 
-        def start(*flags: str, strategy: str = "single", rate: float = 1.0, more: str = "", label: str = "") -> Serving:
+        def start(*flags: str, more: str = "", label: str = "", **fields: object) -> Serving:
             both = provider("strong", strong.base_url, label) + provider("cheap", cheap.base_url)
-            return Serving(tmp_path, both + TASK.format(strategy=strategy, rate=rate) + more, *flags)
+            usual: dict[str, object] = {"strategy": "single", "rate": 1.0, "grader": "exact:number"}
+            return Serving(tmp_path, both + TASK.format(**usual | fields) + more, *flags)
 
         yield start
 
@@ -315,3 +316,24 @@ def test_a_judge_is_asked_about_disagreements_both_ways_round(serve: Callable[..
     assert {task for _, _, task, _ in found} == {"sums/shadow"}
     assert all("The sum is" in text and "cheap" not in text and "strong" not in text for text in asked)
     assert sorted(text.index("The sum") > text.index("<answer 2>") for text in asked) == [False] * 12 + [True] * 12
+
+
+def test_a_grader_of_ones_own_proves(serve: Callable[..., Serving], sums: Sums, tmp_path: Path) -> None:
+    """Its module lies where the gateway was started; what it takes for the same needs no label."""
+    (tmp_path / "close.py").write_text(CLOSE)
+    sums.wrong = 1.0
+    with serve(grader="close:grade") as serving:
+        caller = Caller(serving)
+        until(serving, "certified after", caller)
+    assert serving.rows("SELECT count(*) FROM certificates") == [(1,)]
+
+
+CLOSE = """
+def number(text):
+    return int("".join(letter for letter in text if letter.isdigit()) or 0)
+
+def grade(answer, truth):
+    return float(abs(number(answer) - number(str(truth))) > 1)
+
+grade.same = lambda one, other: abs(number(one) - number(other)) <= 1
+"""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from upstack.application.backtest import Asked, Period, Report, run, run_ledger
-from upstack.cli.options import config_path, keystore_of, ledger_of
+from upstack.cli.options import config_path, keystore_of, ledger_of, look_here
 from upstack.cli.output import Name, counted, new_grid, new_table, print_json, printable, say, show
 from upstack.cli.proving import terms_of
 from upstack.core.config import NAME, Config, load_config
@@ -60,7 +59,7 @@ def backtest(given: Given, *, as_json: bool) -> None:
             "A backtest learns from the rows: install Upstack with its extra, pip install 'upstack[learn]'"
         )
     config = load_config(config_path(given.config))
-    sys.path.insert(0, str(Path.cwd()))  # a grader of the user's lies where they are
+    look_here()
     asked, wanted = _asked(given, config)
     if given.traffic is None:
         report = run_ledger(asked, wanted, _period(given))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from upstack.application.gateway.setup import state_of
-from upstack.cli.options import keystore_of, ledger_of, read
+from upstack.cli.options import keystore_of, ledger_of, look_here, read
 from upstack.cli.output import Name, counted, new_sheet, new_table, print_json, say, show, styled
 from upstack.core.errors import ConfigError, LedgerError
 from upstack.core.types import Terms
@@ -27,11 +26,11 @@ def look(
     name: str, ledger: str | None, config: Path | None, replay: Path | None, *, acts: bool
 ) -> tuple[Picture, str, str | None]:
     """Look at a task: how it stands, and where the ledger and its keystore are. ConfigError, LedgerError."""
+    look_here()
     terms = terms_of(name, config, replay)
     from upstack.application.proving.prover import Prover  # noqa: PLC0415 - numpy is an extra's
     from upstack.core.store.proofs import proving  # noqa: PLC0415
 
-    sys.path.insert(0, str(Path.cwd()))  # a grader of the user's lies where they are
     place, keystore = ledger_of(ledger, config), keystore_of(ledger, config)
     if not acts:
         return Prover(place, keystore, acts=False).look(name, terms, time.time()), place, keystore
