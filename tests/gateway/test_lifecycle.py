@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import shutil
 import signal
 import socket
@@ -37,10 +39,14 @@ def test_100_reloads_during_10000_requests_fail_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def load() -> None:
-        with plain.client(timeout=30) as session:
-            while not stop.is_set():
-                answer = session.post(f"{serving.url}/v1/chat/completions", json=chat("task/t"))
-                statuses.append(answer.status_code)
+        asked = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=30)
+        body = json.dumps(chat("task/t"))
+        while not stop.is_set():
+            asked.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+            answer = asked.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        asked.close()
 
     with EchoProvider() as echo, Serving(tmp_path, config_of(echo)) as serving:
         threads = [threading.Thread(target=load) for _ in range(4)]

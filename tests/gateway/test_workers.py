@@ -75,7 +75,7 @@ async def ask_many(serving: Serving, requests: int, clients: int, model: str = "
     async def client() -> list[tuple[int, str]]:
         answers = []
         for _ in waiting:
-            async with httpx2.AsyncClient(timeout=20) as http:
+            async with plain.async_client(timeout=20) as http:
                 try:
                     body = chat(model, max_tokens=1)
                     answer = await http.post(f"{serving.url}/v1/chat/completions", json=body, headers=BEARER)
