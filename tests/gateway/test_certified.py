@@ -337,3 +337,18 @@ def grade(answer, truth):
 
 grade.same = lambda one, other: abs(number(one) - number(other)) <= 1
 """
+
+
+def test_without_a_price_nothing_is_a_check(serve: Callable[..., Serving], sums: Sums) -> None:
+    """What a check would cost is not known, nor what a plan would save: answers are served, and it is said why."""
+    with serve(more='[routes.odd]\nmodel = "cheap/other"\n') as serving:
+        text = serving.config.read_text().replace('candidates = ["cheap/m"]', 'candidates = ["odd"]')
+        serving.config.write_text(text)
+        serving.process.send_signal(signal.SIGHUP)
+        while "configuration reloaded" not in serving.log:
+            time.sleep(0.05)
+        caller = Caller(serving)
+        while "nothing is a check, as the price of odd is unknown" not in serving.log:
+            assert caller.ask() == ["strong/m"]
+            time.sleep(0.3)
+    assert sums.asked["cheap"] == 0

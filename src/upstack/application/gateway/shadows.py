@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.judging import Hearing, Nobody
+from upstack.core.telemetry import log
 from upstack.core.types import Plan, Receipt, Request
 from upstack.inference.router import shadow_plan, shadow_task
 
 if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
 
+_PRICES_S = 3.0
 AT_ONCE = 64  # requests that are being asked beside answers; each holds its body
 
 
@@ -31,10 +33,15 @@ class Shadows:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._asked: list[Exchange] = []
+        self._began = gateway.clock.monotonic()
+        self._told: set[str | None] = set()  # tasks of which it was said that nothing is a check
 
     def toss(self, plan: Plan) -> Plan:
         """Toss the coin of a request; where it falls, its plan says so."""
         gateway = self._gateway
+        if plan.ceiling is None:
+            self._tell_unpriced(plan)
+            return plan
         if gateway.rng.random() >= plan.shadow_rate or not self._has_room(plan):
             return plan
         return replace(plan, coin=plan.shadow_rate)
@@ -65,6 +72,13 @@ class Shadows:
                     self._asked.append(exchange)
         if hearing is not None:
             hearing.end()
+
+    def _tell_unpriced(self, plan: Plan) -> None:
+        """Say once why nothing is a check, when the price list has had its time to be read."""
+        if plan.task not in self._told and self._gateway.clock.monotonic() > self._began + _PRICES_S:
+            self._told.add(plan.task)
+            unknown = ", ".join(dict.fromkeys(each.route.name for each in plan.targets if each.route.price is None))
+            log(f"task {plan.task}: nothing is a check, as the price of {unknown} is unknown; give it in [prices]")
 
     def _has_room(self, plan: Plan) -> bool:
         live = self._gateway.live
