@@ -185,3 +185,18 @@ def test_a_long_run_neither_overflows_nor_dies() -> None:
     before = betting.log
     betting.add(1.0)
     assert 0.99 * before < betting.log < before
+
+
+def test_a_cascade_that_accepts_more_and_more_is_not_promoted_at_the_boundary() -> None:
+    """Its accept rate drifts from .7 to 1, with an overall excess of epsilon: escalated ones count, as free zeros."""
+    rng = random.Random(31)
+    promoted = 0
+    for _ in range(300):
+        betting = Wealth(EPSILON)
+        for number in range(600):
+            accept = 0.7 + 0.3 * number / 600
+            accepted = rng.random() < accept
+            lost = rng.random() < EPSILON / accept
+            betting.add(float(accepted and lost))
+        promoted += betting.proves(DELTA)
+    assert promoted <= 300 * DELTA + 2 * math.sqrt(300 * DELTA * (1 - DELTA))

@@ -19,7 +19,7 @@ from upstack.inference.backtest.run import in_order
 from upstack.inference.backtest.tables import plain_table
 from upstack.inference.certify import furthest, interval, wealth_of
 from upstack.inference.drift import Watch
-from upstack.inference.evidence import most_judged
+from upstack.inference.graders.judge import most_judged
 from upstack.inference.strategies.policy import Policy
 
 FIT_SHARE = 0.3  # of the clusters of checks

@@ -25,7 +25,7 @@ from upstack.core.types import DAY_S, Terms
 from upstack.inference import proof
 from upstack.inference.backtest.board import Board
 from upstack.inference.certify import share_of
-from upstack.inference.evidence import judged
+from upstack.inference.graders.judge import judged
 from upstack.inference.graders.making import make_grader
 from upstack.inference.graders.tools import ToolWise
 from upstack.inference.proof import Standing, Watched
