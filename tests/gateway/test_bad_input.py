@@ -461,7 +461,10 @@ def test_what_a_caller_who_left_has_sent_is_freed(tmp_path: Path, path: str, siz
                 while "upstack_in_flight 0.0" not in serving.get("/metrics").text:
                     time.sleep(0.02)
                 grown.append(resident(serving))
-            assert grown[-1] - grown[0] < 20_000_000
+            deadline = time.monotonic() + 2  # what is in flight no more may be let go of a moment later
+            while resident(serving) - grown[0] >= 20_000_000:
+                assert time.monotonic() < deadline, grown
+                time.sleep(0.05)
             assert serving.stop() == 0
             assert "running task" not in serving.log
 
