@@ -379,7 +379,7 @@ def test_what_a_version_said_is_evidence_of_that_version_alone(checks: Checks) -
     graded = checks.look(other)
     assert graded.certificate is not None
     assert 30 <= json.loads(graded.certificate.summary)["fresh"] < 50 < json.loads(graded.certificate.summary)["reused"]
-    assert checks.look(replace(TERMS, grader="contains")).did[0] == "changed: the reference or the grader"
+    assert checks.look(replace(TERMS, grader="contains")).did[0] == "changed: the reference, the grader or the judge"
 
 
 def test_near_duplicates_are_one_row_of_evidence(checks: Checks) -> None:

@@ -352,3 +352,17 @@ def test_without_a_price_nothing_is_a_check(serve: Callable[..., Serving], sums:
             assert caller.ask() == ["strong/m"]
             time.sleep(0.3)
     assert sums.asked["cheap"] == 0
+
+
+@pytest.mark.parametrize("judge", ["", 'judge = "third/m"\n'])
+def test_a_check_that_is_refused_costs_no_answer(serve: Callable[..., Serving], sums: Sums, judge: str) -> None:
+    """There is room, and yet this request is too large for it: its check is a loss, and nobody else is asked."""
+    with ScriptedProvider(lambda _: Answer("1")) as third:
+        more = f"{judge}shadow_budget_usd = {{ day = 0.00000001 }}\n" + provider("third", third.base_url)
+        with serve(more=more + '[prices."third/m"]\ninput = 1\noutput = 1\n') as serving:
+            assert Caller(serving).ask(5) == ["strong/m"] * 5
+            assert Caller(serving).ask(5, stream=True) == ["strong/m"] * 5
+            assert serving.stop() == 0
+            assert "Error" not in serving.log
+            assert "Traceback" not in serving.log
+    assert sums.asked == {"strong": 10, "cheap": 0}

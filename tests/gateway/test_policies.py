@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -92,8 +91,7 @@ def serve(tmp_path: Path, three: Three) -> Iterator[Start]:
 
 def put_in_force(serving: Serving, policy: Policy) -> None:
     """Issue a certificate, as if it had been earned, and wait until it serves."""
-    os.environ.setdefault("CANARY_KEY", "x")
-    state = build_state(load_config(serving.config), os.environ, 1)
+    state = build_state(load_config(serving.config), {"CANARY_KEY": "x"}, 1)
     arms = tuple((arm, state.routes[arm].version) for arm in policy.strategy.arms)
     words = f"put in force: {policy.words()}"
     evidence = (99, 99, 0, 0.0, 0.0, 0.1, 0.5)

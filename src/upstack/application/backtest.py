@@ -113,7 +113,7 @@ def verdict_of(asked: Asked, wanted: Wanted, rows: Sequence[TrafficRow], prices:
 
 def run_ledger(asked: Asked, wanted: Wanted, period: Period) -> Report:
     """Backtest a task by the checks in a ledger. What was asked of the other requests is assumed to be like them."""
-    from upstack.application.proving.rows import CheckedAnswer, to_row  # noqa: PLC0415
+    from upstack.application.proving.rows import cost_of, to_row  # noqa: PLC0415
 
     terms, task = period.terms, asked.task or ""
     checks = read_checks(period.place, task, shadow_task(task), period.since, period.keystore)
@@ -121,19 +121,12 @@ def run_ledger(asked: Asked, wanted: Wanted, period: Period) -> Report:
     rows = [row for row in rows if all(row.is_known(route) for route in row.answers)]
     if not rows:
         raise ConfigError(f"The ledger holds no checks of task {task} in that time: `upstack tasks show {task}`")
-
-    def cost_of(_: str, answer: RecordedAnswer) -> float:
-        return answer.cost_usd if isinstance(answer, CheckedAnswer) else 0.0
-
     routes = [terms.reference[0], *(route for route, _ in terms.arms)]
     verdict, _, curves = _task(asked, wanted, rows, routes, cost_of)
     requests = requests_since(period.place, task, period.since)
     tested = max(1, verdict.n_test)
-    assumed = Assumed(
-        requests=max(0, requests - len(rows)),
-        reference_usd=verdict.reference.cost_usd / tested * max(0, requests - len(rows)),
-        policy_usd=verdict.policy.cost_usd / tested * max(0, requests - len(rows)),
-    )
+    others = max(0, requests - len(rows))
+    assumed = Assumed(others, verdict.reference.cost_usd / tested * others, verdict.policy.cost_usd / tested * others)
     verdict = replace(verdict, measured_share=len(rows) / max(requests, len(rows)), assumed=assumed)
     return Report(verdict, {task: verdict}, {task: curves} if curves else {})
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from upstack.core.store.standings import Summary
     from upstack.inference.proof import Standing
 
-_MEMBERS = ("checks", "excess", "low", "high", "cost_ratio", "escalated", "unjudged", "proved", "checks_left")
+_MEMBERS = ("checks", "excess", "low", "high", "cost_ratio", "escalated", "proved", "checks_left")
 
 
 def look(
@@ -204,20 +204,8 @@ def _json(picture: Picture) -> dict[str, Any]:
                 "routes": list(each.policy.strategy.arms),
                 "threshold": each.policy.threshold,
                 "state": _state(picture, place, each),
-                **{
-                    name: getattr(each, name)
-                    for name in (
-                        "checks",
-                        "excess",
-                        "low",
-                        "high",
-                        "cost_ratio",
-                        "escalated",
-                        "unjudged",
-                        "proved",
-                        "checks_left",
-                    )
-                },
+                "unjudged": len(each.unjudged),
+                **{name: getattr(each, name) for name in _MEMBERS},
             }
             for place, each in enumerate(picture.standings)
         ],

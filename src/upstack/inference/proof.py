@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 
 from upstack.core.types import Terms
-from upstack.inference.backtest.board import Board
+from upstack.inference.backtest.board import Board, Floats
 from upstack.inference.backtest.paths import Aim, propose
 from upstack.inference.backtest.run import in_order
-from upstack.inference.backtest.tables import plain_table
+from upstack.inference.backtest.tables import Rows, Table, plain_table
 from upstack.inference.certify import furthest, interval, wealth_of
 from upstack.inference.drift import Watch
 from upstack.inference.graders.judge import most_judged
@@ -37,7 +37,7 @@ class Standing(msgspec.Struct, frozen=True):
     high: float
     cost_ratio: float  # to the reference's
     escalated: float  # share of the checks
-    unjudged: int  # disagreements without a label: each counts as a full loss
+    unjudged: tuple[int, ...]  # rows: disagreements without a label, each of which counts as a full loss
     proved: bool
     checks_left: int | None  # until it is, if it goes on so; None: not in sight
 
@@ -79,7 +79,14 @@ def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Te
 
 def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: float) -> list[Standing]:
     """Put plans to the proof with all rows of the board, which are evidence."""
-    return [_standing(board, policy, terms, delta) for policy in policies]
+    tables: dict[bytes, Table] = {}  # thresholds of one strategy share what it says of each row
+    found = []
+    for policy in policies:
+        key = msgspec.msgpack.encode(policy.strategy)
+        if key not in tables:
+            tables[key] = plain_table(board, policy.strategy)
+        found.append(_standing(board, policy, tables[key], terms, delta))
+    return found
 
 
 def best(standing: Sequence[Standing]) -> int | None:
@@ -99,7 +106,7 @@ def watch(board: Board, policy: Policy, terms: Terms, waits: Sequence[bool]) -> 
     A disagreement counts once it is labelled, or will not be in time.
     """
     watching = Watch(terms.revoke_loss, -most_of(terms), most_of(terms))
-    excess, _ = _done(board, policy)
+    excess, _ = plain_table(board, policy.strategy).at(policy.threshold, _all(board))
     until = next((at for at, each in enumerate(waits) if each), len(waits))
     for each in excess[:until]:
         watching.add(float(each))
@@ -109,34 +116,32 @@ def watch(board: Board, policy: Policy, terms: Terms, waits: Sequence[bool]) -> 
 
 def disagreements(board: Board, policy: Policy) -> list[int]:
     """Which rows a label would tell something of: the plan does not say what the reference does, and nobody judged."""
-    excess, _ = _done(board, policy)
-    return [at for at in range(len(board.rows)) if not board.labelled[at] and excess[at]]
+    return _unjudged(board, plain_table(board, policy.strategy).at(policy.threshold, _all(board))[0])
 
 
-def _done(board: Board, policy: Policy) -> tuple[np.ndarray, np.ndarray]:
-    if not board.rows:
-        return np.zeros(0), np.zeros(0)
-    table = plain_table(board, policy.strategy)
-    return table.at(policy.threshold, np.arange(len(board.rows)))
+def _unjudged(board: Board, excess: Floats) -> list[int]:
+    return [int(at) for at in np.flatnonzero((excess != 0) & ~board.labelled)]
 
 
-def _standing(board: Board, policy: Policy, terms: Terms, delta: float) -> Standing:
-    excess, costs = _done(board, policy)
+def _all(board: Board) -> Rows:
+    return np.arange(len(board.rows))
+
+
+def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: float) -> Standing:
+    excess, costs = table.at(policy.threshold, _all(board))
     most = most_of(terms)
     wealth = wealth_of(excess.tolist(), terms.max_loss, most, -most)
     band = interval(excess.tolist(), terms.confidence, -most, most)
-    reference = board.costs[:, 0].sum() if board.rows else 0.0
-    count = len(board.rows)
-    scores = plain_table(board, policy.strategy).scores if count else np.zeros(0)
+    reference = float(board.costs[:, 0].sum()) if board.rows else 0.0
     return Standing(
         policy=policy,
-        checks=count,
-        excess=float(excess.mean()) if count else 0.0,
+        checks=len(board.rows),
+        excess=float(excess.mean()) if board.rows else 0.0,
         low=band.low,
         high=band.high,
-        cost_ratio=float(costs.sum() / reference) if reference else 1.0,
-        escalated=float((scores > policy.threshold).mean()) if count else 0.0,
-        unjudged=int(((excess != 0) & ~board.labelled).sum()) if count else 0,
+        cost_ratio=float(costs.sum()) / reference if reference else 1.0,
+        escalated=float((table.scores > policy.threshold).mean()) if board.rows else 0.0,
+        unjudged=tuple(_unjudged(board, excess)),
         proved=wealth.proves(delta),
         checks_left=wealth.checks_left(delta),
     )

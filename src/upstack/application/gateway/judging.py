@@ -56,7 +56,7 @@ class Hearing:
     def __init__(self, gateway: Gateway, request: Request, plan: Plan, check: Receipt, terms: Terms) -> None:
         self._gateway, self._request, self._plan, self._check, self._terms = gateway, request, plan, check, terms
         self._said: dict[str, str] = {}
-        self._waits = 0
+        self._waits = 1  # for all to be asked
 
     def add(self, route: str, answer: bytes | None) -> None:
         """Take in what is known already."""
@@ -72,7 +72,8 @@ class Hearing:
         return exchange
 
     def end(self) -> None:
-        """All that is to be asked was: where nothing is waited for, judge."""
+        """One that was waited for is there, or all were asked: once nothing is waited for, judge."""
+        self._waits -= 1
         if not self._waits:
             self._judge()
 
@@ -80,7 +81,6 @@ class Hearing:
         receipt = exchange.receipt
         if receipt.state == "answered" and receipt.route is not None:
             self.add(receipt.route, receipt.answer)
-        self._waits -= 1
         self.end()
 
     def _judge(self) -> None:

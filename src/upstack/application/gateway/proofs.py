@@ -6,16 +6,14 @@ The process that proves plans is started here, by one worker of each host, and e
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from upstack.application.gateway.beside import beside
 from upstack.core.config import ledger_place
 from upstack.core.errors import UpstackError
-from upstack.core.store.link import environment
 from upstack.core.store.reading import LEDGER_EMPTY
 from upstack.core.store.standings import standings
 from upstack.core.telemetry import fault, log
@@ -86,27 +84,13 @@ class Proofs:
             await asyncio.sleep(pause)
 
     async def _work(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "upstack.application.proving",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env=environment(),
-        )
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
-        teller = asyncio.ensure_future(self._tell(process.stdin))
-        try:
-            async for line in process.stdout:
-                _say(msgspec.json.decode(line))
-        finally:
-            teller.cancel()
-            process.stdin.close()
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # whatever it did is whole
-            await process.wait()
+        async with beside("upstack.application.proving") as (stdin, stdout):
+            teller = asyncio.ensure_future(self._tell(stdin))
+            try:
+                async for line in stdout:
+                    _say(msgspec.json.decode(line))
+            finally:
+                teller.cancel()
 
     async def _tell(self, stdin: asyncio.StreamWriter) -> None:
         """Tell the worker what to look at, whenever that changes."""

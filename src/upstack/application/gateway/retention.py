@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 
 import msgspec
 
+from upstack.application.gateway.beside import beside
 from upstack.application.gateway.gateway import Gateway
 from upstack.core.config import ServerConfig, ledger_place
 from upstack.core.errors import UpstackError
-from upstack.core.store.link import environment
 from upstack.core.telemetry import log
 
 FIRST_S = 15.0  # after the start
@@ -32,29 +30,11 @@ async def keep_no_longer(gateway: Gateway) -> None:
 
 
 async def _remove(server: ServerConfig) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "upstack.core.store.keeping",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        env=environment(),
-    )
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
     retention = {"rows": server.retention_days, "contents": server.content_retention_days}
     job = {"place": ledger_place(server.ledger), "keystore": server.keystore, "retention": retention}
-    said = b""
-    try:
-        process.stdin.write(msgspec.json.encode(job) + b"\n")  # a place may hold a password: no argument
-        said = await process.stdout.readline()
-    finally:
-        process.stdin.close()
-        if not said:  # the gateway stops; whatever is half done verifies
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
+    async with beside("upstack.core.store.keeping") as (stdin, stdout):  # whatever is half done verifies
+        stdin.write(msgspec.json.encode(job) + b"\n")  # a place may hold a password: no argument
+        said = await stdout.readline()
     done = msgspec.json.decode(said) if said else {"error": "its process ended without a word"}
     if done["error"] is not None:
         log(f"retention failed, and is tried again in an hour: {done['error']}")

@@ -20,10 +20,8 @@ from upstack.inference.router import shadow_plan, shadow_task
 if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
 
-_PRICES_S = 3.0
+_PRICES_S = 3.0  # after the start, until when the price list may not have been read
 AT_ONCE = 64  # requests that are being asked beside answers; each holds its body
-
-
 _NOBODY = Nobody()
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import msgspec
 
 from upstack.application.proving.parts import decide
-from upstack.application.proving.rows import CheckedAnswer, CheckedRow, to_row
+from upstack.application.proving.rows import CheckedRow, cost_of, to_row
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
 from upstack.core.store.checks import Check, Part, read_checks, read_parts
 from upstack.core.store.ids import first_id
 from upstack.core.store.rows import moment, to_seconds
 from upstack.core.store.standings import REVOKED, Summary
-from upstack.core.traffic import RecordedAnswer
 from upstack.core.types import DAY_S, Terms
 from upstack.inference import proof
 from upstack.inference.backtest.board import Board
@@ -68,7 +67,7 @@ class Prover:
     def __init__(self, place: str, keystore: str | None = None, *, acts: bool = True) -> None:
         """Not `acts`: it looks, and changes nothing."""
         self._place, self._keystore, self._acts = place, keystore, acts
-        self._hopeless: dict[str, tuple[bytes, int]] = {}  # by task: of what, and of how many checks, no plan came
+        self._hopeless: dict[tuple[str, bytes, str], int] = {}  # of what, since when: of how many checks no plan came
 
     def look(self, task: str, terms: Terms, now: float) -> Picture:
         """Look at a task at `now` (Unix seconds), and do what follows. LedgerError where the ledger fails."""
@@ -108,7 +107,7 @@ class Prover:
         if picture.submission is None:
             few = f"{len(fit)} checks to choose plans by, of {proof.FEWEST} that are needed"
             why = few if len(fit) < proof.FEWEST else "no candidate promises to be cheaper and good enough"
-            unjudged = tuple(row.id for row in fit if _is_disputed(row, terms))
+            unjudged = _disputed(fit, terms)
             return msgspec.structs.replace(picture, why=None if picture.certificate else why, unlabelled=unjudged)
         return self._prove(picture, evidence, _unread(past, picture.submission, now), now)
 
@@ -164,7 +163,8 @@ class Prover:
         due = going_on is not None and _is_due(certificate, now) and going_on.since != since
         if len(fit) < proof.FEWEST or not (stale or grown or due):
             return msgspec.structs.replace(picture, submission=None if stale else going_on)
-        if self._hopeless.get(picture.task, (b"", 0))[0] == claim and count < GROWTH * self._hopeless[picture.task][1]:
+        tried = (picture.task, claim, since)
+        if count < GROWTH * self._hopeless.get(tried, 0):
             return msgspec.structs.replace(picture, submission=None if stale else going_on)
         number = len(past.submissions) + 1
         delta = share_of(1.0 - terms.confidence, number)
@@ -174,7 +174,7 @@ class Prover:
         plans = to_bytes(found)
         digest = hashlib.sha256(plans).hexdigest()
         if not found or (not (stale or due) and going_on is not None and digest == going_on.digest):
-            self._hopeless[picture.task] = (claim, count)
+            self._hopeless[tried] = count
             return msgspec.structs.replace(picture, submission=None if stale else going_on)
         submission = proofs.Submission(picture.task, number, moment(now), since, count, claim, plans, digest, delta)
         if self._acts:
@@ -194,7 +194,7 @@ class Prover:
         plans = from_bytes(submission.plans)
         standings = proof.standings(board, plans, terms, submission.delta)
         fresh = sum(row.id >= unread for row in evidence)
-        undecided = {at for policy in plans for at in proof.disagreements(board, policy)}
+        undecided = {at for each in standings for at in each.unjudged}
         unlabelled = tuple(evidence[at].id for at in sorted(undecided))
         picture = msgspec.structs.replace(picture, standings=tuple(standings), fresh=fresh, unlabelled=unlabelled)
         best = proof.best(standings)
@@ -244,14 +244,18 @@ def _is_over(past: proofs.History, terms: Terms, now: float) -> str | None:
     for route, version in said.arms:
         if arms.get(route) != version:
             return f"changed: {route} is not what was proved"
-    for attempt in past.submissions:
-        if attempt.number == certificate.submission:
-            reference, _, _, grader, fields, *_ = msgspec.json.decode(attempt.terms)
-            if (tuple(reference), grader, fields) != (terms.reference, terms.grader, dict(terms.fields)):
-                return "changed: the reference or the grader"
+    judged_by = _judged_by(_claim(terms))
+    if any(each.number == certificate.submission and _judged_by(each.terms) != judged_by for each in past.submissions):
+        return "changed: the reference, the grader or the judge"
     if (said.max_loss, said.confidence) != (terms.max_loss, terms.confidence):
         return "changed: max_loss or confidence"
     return None
+
+
+def _judged_by(claim: bytes) -> list[Any]:
+    """Of what an attempt is about: against what, and how, plans are judged."""
+    reference, _, _, grader, fields, _, _, *judge = msgspec.json.decode(claim)
+    return [reference, grader, fields, judge]
 
 
 def _since(past: proofs.History, now: float) -> str:
@@ -288,10 +292,12 @@ def _beside_usd(checks: Sequence[Check]) -> float | None:
     return sum(paid) / _PER_USD / len(checks) if checks else None
 
 
-def _is_disputed(row: CheckedRow, terms: Terms) -> bool:
-    """Whether routes say different things, and nobody has said what is right."""
-    board = _board([row], terms, evidence=terms.judge is not None)
-    return not board.labelled[0] and bool(board.losses[0].any())
+def _disputed(rows: Sequence[CheckedRow], terms: Terms) -> tuple[str, ...]:
+    """Rows in which routes say different things, and nobody has said what is right."""
+    if not rows:
+        return ()
+    board = _board(rows, terms)
+    return tuple(row.id for at, row in enumerate(rows) if not board.labelled[at] and board.losses[at].any())
 
 
 def _unread(past: proofs.History, submission: proofs.Submission, now: float) -> str:
@@ -306,7 +312,7 @@ def _is_whole(row: CheckedRow) -> bool:
 
 def _board(rows: Sequence[CheckedRow], terms: Terms, *, evidence: bool = True) -> Board:
     routes = [terms.reference[0], *(route for route, _ in terms.arms)]
-    board = Board(rows, routes, ToolWise(make_grader(terms.grader, terms.fields)), _cost)
+    board = Board(rows, routes, ToolWise(make_grader(terms.grader, terms.fields)), cost_of)
     if terms.judge is not None:
         for at, row in enumerate(rows):
             _put_right(board, at, row, terms, evidence=evidence)
@@ -335,10 +341,6 @@ def _put_right(board: Board, at: int, row: CheckedRow, terms: Terms, *, evidence
         else:
             excess = judged(said, terms.label_rate, label if row.coin else None)
         board.losses[at, column] = excess
-
-
-def _cost(_: str, answer: RecordedAnswer) -> float:
-    return answer.cost_usd if isinstance(answer, CheckedAnswer) else 0.0
 
 
 def _floor(picture: Picture, evidence: Sequence[CheckedRow]) -> str | None:

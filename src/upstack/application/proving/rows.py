@@ -43,6 +43,11 @@ class CheckedRow(TrafficRow, frozen=True):
         return isinstance(answer, CheckedAnswer) and answer.known
 
 
+def cost_of(_: str, answer: RecordedAnswer) -> float:
+    """What an answer to a check cost, in USD."""
+    return answer.cost_usd if isinstance(answer, CheckedAnswer) else 0.0
+
+
 class _Said(msgspec.Struct, frozen=True):
     """What asking one route came to."""
 

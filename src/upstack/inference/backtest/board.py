@@ -32,13 +32,15 @@ class Board:
         self.rows, self.routes, self._grader = rows, tuple(routes), grader
         self.column = {route: at for at, route in enumerate(self.routes)}
         self.prompts = [prompt_of(row) for row in rows]
-        self.costs: Floats = np.array([[cost(route, row.answers[route]) for route in routes] for row in rows])
+        shape = (len(rows), len(self.routes))
+        costs = [[cost(route, row.answers[route]) for route in routes] for row in rows]
+        self.costs: Floats = np.array(costs, float).reshape(shape)
         self.contents = [[row.answers[route].content or "" for route in routes] for row in rows]
         losses = [self._losses(row) for row in rows]
         self.labelled = np.array([each is not None for each in losses], bool)
         self.losses: Floats = np.array(
             [self._differences(at) if each is None else each for at, each in enumerate(losses)], float
-        )
+        ).reshape(shape)
 
     @cached_property
     def answers(self) -> list[dict[str, Answer]]:

@@ -46,7 +46,7 @@ def plain_table(board: Board, strategy: Strategy) -> Table:
         asked.append(sum(board.costs[row, board.column[route]] for route in view.asked))
         if step.route not in view.asked:
             asked[-1] += board.costs[row, routes[-1]]
-    return _table(board, np.array(scores), np.array(routes), np.array(asked), np.array(asked))
+    return _table(board, np.array(scores), np.array(routes, np.int64), np.array(asked), np.array(asked))
 
 
 class Learned:

@@ -145,11 +145,12 @@ class Ends:
         return self._receipt
 
     def _ask_beside(self) -> None:
-        """Have the other routes of a check asked, once its own receipt is on its way or there."""
+        """Have the other routes of a check asked, once the caller has the answer: whatever goes wrong is not theirs."""
         checking = self._gateway.checking
         if checking is not None and self._plan.coin is not None and self._plan.check_of is None:
             heard = {} if self._deliberation is None else self._deliberation.heard
-            checking.ask(self._request, self._plan, self._receipt, {name: each[1] for name, each in heard.items()})
+            said = {name: each[1] for name, each in heard.items()}
+            self._gateway.loop.call_soon(checking.ask, self._request, self._plan, self._receipt, said)
 
     def _send_early(self) -> None:
         if self._early is not None:
