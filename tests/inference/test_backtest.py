@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from tests.inference.traffic import REFERENCE, cost_of, made_rows
 from upstack.core.errors import EvidenceError
 from upstack.core.traffic import RecordedAnswer
 from upstack.inference.backtest.board import Board, as_answer, complete
-from upstack.inference.backtest.order import Option, order
+from upstack.inference.backtest.paths import Aim, propose
 from upstack.inference.backtest.plot import draw
 from upstack.inference.backtest.ranking import ranking
 from upstack.inference.backtest.reasons import explained
-from upstack.inference.backtest.run import Outcome, backtest
+from upstack.inference.backtest.run import Outcome, backtest, in_order
 from upstack.inference.backtest.split import folds_of, split
 from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.graders.text import Exact
@@ -191,12 +192,24 @@ def test_rows_and_candidates_that_lack_answers_are_left_out() -> None:
         complete(rows, "x/c", ["x/a"])
 
 
-def test_plans_are_tried_from_the_likely_to_the_daring() -> None:
-    """One that is dearer and no likelier has no place; none that saves nothing."""
-    options = [Option(0, 0.0, 0.9, 0.95), Option(1, 0.0, 0.5, 0.6), Option(2, 0.0, 0.6, 0.5), Option(3, 0.0, 1.2, 1.0)]
-    assert [each.prospect for each in order(options, 1.0)] == [0, 1]
-    assert order([Option(0, 0.0, 1.1, 1.0)], 1.0) == []
-    assert order([], 1.0) == []
+def test_the_plans_of_one_strategy_are_tried_from_the_likely_to_the_cheap() -> None:
+    """Each is cheaper than the one before it, all than doing nothing, and none is likelier to pass."""
+    board = _board(600, {"x/a": 0.15, "x/b": 0.15}, hard=("seal",))
+    parts = split(board.rows, 0.7, 0)
+    fit = np.array(parts.fit)
+    aim = Aim(0.05, 0.1, float(board.costs[fit, 0].mean()), len(parts.evidence))
+    found = propose(board, fit, np.array(parts.cluster), "auto", aim)
+    assert len({each.name for each in found}) > 1
+    assert [each.promise() for each in found] == sorted((each.promise() for each in found), reverse=True)
+    for prospect in found:
+        costs = [aim.doing_nothing, *(each.cost for each in prospect.path())]
+        assert all(after < before for before, after in pairwise(costs))
+        assert all(after.chance <= before.chance for before, after in pairwise(prospect.path()))
+        assert 0 <= prospect.promise() <= aim.doing_nothing - costs[-1]
+    tried = in_order(found)
+    assert {each.prospect.name for each in tried} == {found[0].name}
+    assert [each.threshold for each in tried] == [each.threshold for each in found[0].path()]
+    assert in_order([]) == []
 
 
 def test_a_curve_says_how_well_the_score_ranks() -> None:

@@ -39,7 +39,7 @@ class Seen:
 
 
 def _scorer(bias: float, arms: int) -> Scorer:
-    width = len(of_prompt("")) + arms * len(of_answer("", Answer(""))) + (2 if arms == 2 else 0)
+    width = len(of_prompt("")) + arms * len(of_answer("", Answer(""))) + (arms == 2)
     zeros = (0.0,) * width
     return Scorer(arms, zeros, (1.0,) * width, (zeros,) * 3, (bias, 0.0, 0.0))
 
@@ -86,10 +86,12 @@ def test_before_the_call_only_one_route_is_asked() -> None:
     assert next_step(Precall("x/a", _scorer(2.0, 0)), 0.0, REFERENCE, Seen()) == Take(REFERENCE)
 
 
-def test_the_answer_that_most_share_is_proposed() -> None:
-    """Not that of the first arm, where the two others agree."""
-    width = len(of_prompt("")) + 3 * len(of_answer("", Answer(""))) + 4
+def test_a_third_is_asked_where_two_differ_and_what_most_say_is_proposed() -> None:
+    """Not what the first arm says, where the two others agree."""
+    width = len(of_prompt("")) + 2 * len(of_answer("", Answer(""))) + 3
     zeros = (0.0,) * width
     scorer = Scorer(3, zeros, (1.0,) * width, (zeros,) * 3, (0.0, 0.0, 0.0))
-    step = Cascade(("x/a", "x/b", "x/c"), scorer).step(Seen(a="1", b="2", c="2"))
-    assert step == Propose("x/b", 0.0)
+    cascade = Cascade(("x/a", "x/b", "x/c"), scorer)
+    assert cascade.step(Seen(a="1", b="1")) == Propose("x/a", 0.0)
+    assert cascade.step(Seen(a="1", b="2")) == Ask("x/c")
+    assert cascade.step(Seen(a="1", b="2", c="2")) == Propose("x/b", 0.0)

@@ -66,15 +66,9 @@ def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Te
     """Choose plans and their order, by the fit rows alone; `cluster` of all rows of the board."""
     rows = np.array(fit)
     aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)))
-    prospects = propose(board, rows, np.array(cluster), terms.strategy, aim)
-    strategies = {}
-    found = []
-    for choice in in_order(prospects, aim):
-        key = id(choice.prospect)
-        if key not in strategies:
-            strategies[key] = choice.prospect.strategy()
-        found.append(msgspec.convert({"strategy": strategies[key], "threshold": choice.threshold}, Policy))
-    return found
+    choices = in_order(propose(board, rows, np.array(cluster), terms.strategy, aim))
+    strategy = choices[0].prospect.strategy() if choices else None
+    return [msgspec.convert({"strategy": strategy, "threshold": each.threshold}, Policy) for each in choices]
 
 
 def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: float) -> list[Standing]:

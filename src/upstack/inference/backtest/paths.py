@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upstack.inference.backtest.board import Board, Floats
-from upstack.inference.backtest.order import Option
 from upstack.inference.backtest.tables import Learned, Rows, Table, plain_table, worths
 from upstack.inference.learning.training import RECIPES, Trained, out_of_fold
 from upstack.inference.strategies.base import Strategy
@@ -27,7 +26,18 @@ _FOLDS = 5
 _FEWEST = 40  # rows to learn from
 _GRID = np.linspace(0.05, 1.0, 39)  # shares of the rows to learn from that a threshold may serve
 _STAKES = np.linspace(0.04, 0.98, 24)  # of the largest
+_OFF = 0.0025  # how far off a score's expectation of an excess is, about
+_STEP = 0.04  # share of what doing nothing costs, by which the next threshold has to be cheaper
+_LEAST = 0.05  # chance of one that is worth trying
 _START = 1.5  # what the bettors' wealth falls by before the right one is found, as a logarithm
+
+
+class Option(msgspec.Struct, frozen=True):
+    """A threshold under which a strategy may be put to the proof: what that costs, and how likely it passes."""
+
+    threshold: float
+    cost: float  # USD a request
+    chance: float
 
 
 class Prospect(msgspec.Struct, frozen=True):
@@ -36,7 +46,7 @@ class Prospect(msgspec.Struct, frozen=True):
     name: str
     arms: tuple[str, ...]
     fitted: Table  # with scores out of fold where there is something learned
-    options: tuple[Option, ...]  # by threshold
+    options: tuple[Option, ...]  # from the most to the least conservative
     doing_nothing: float  # USD a request
     plain: Strategy | None = None
     learned: Learned | None = None
@@ -53,10 +63,20 @@ class Prospect(msgspec.Struct, frozen=True):
         """The threshold that promises to save most."""
         return max(self.options, key=lambda each: each.chance * (self.doing_nothing - each.cost))
 
+    def path(self) -> list[Option]:
+        """Those to be put to the proof one after the other: the cost falls step by step."""
+        found: list[Option] = []
+        for each in self.options:
+            before = found[-1].cost if found else self.doing_nothing
+            if before - each.cost >= _STEP * self.doing_nothing and each.chance >= _LEAST:
+                found.append(each)
+        return found
+
     def promise(self) -> float:
         """What that is expected to save, in USD a request."""
-        best = self.best()
-        return best.chance * (self.doing_nothing - best.cost)
+        path = self.path()
+        costs = [self.doing_nothing, *(each.cost for each in path)]
+        return sum(each.chance * (before - each.cost) for before, each in zip(costs, path, strict=False))
 
     def table(self) -> Table:
         """What it would do, as trained on all fit rows: nothing of it changes from here on."""
@@ -82,8 +102,8 @@ class Aim(msgspec.Struct, frozen=True):
         many that were tried looks better than it is.
         """
         if not self.checks:
-            doubt = float(excess.std()) / sqrt(len(excess)) if shift is None else shift
-            return float(excess.mean() + doubt <= 0.0)
+            doubt = max(float(excess.std()), 1e-9) / sqrt(len(excess))
+            return 0.5 * erfc((float(excess.mean()) + (shift or 0.0)) / (doubt * sqrt(2)))
         if shift is None:
             excess, shift = np.append(excess, 1.0), 0.0
         stakes = _STAKES / (1.0 - self.epsilon)
@@ -128,12 +148,14 @@ def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequen
 def _options(
     table: Table, thresholds: Sequence[float], fit: Rows, aim: Aim, shifts: Sequence[float | None] = ()
 ) -> tuple[Option, ...]:
-    found = []
+    """Say what is to be expected of each threshold; one that serves less of the same is no less likely to pass."""
+    chances, costs = [], []
     for at, threshold in enumerate(thresholds):
-        excess, costs = table.at(threshold, fit)
-        chance = aim.chance(excess, shifts[at] if shifts else None)
-        found.append(Option(-1, threshold, float(costs.mean()), chance))
-    return tuple(found)
+        excess, paid = table.at(threshold, fit)
+        chances.append(aim.chance(excess, shifts[at] if shifts else None))
+        costs.append(float(paid.mean()))
+    nested = np.maximum.accumulate(chances[::-1])[::-1].tolist()
+    return tuple(map(Option, thresholds, costs, nested))
 
 
 def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
@@ -234,6 +256,18 @@ def _learned_prospect(learned: Learned, fit: Rows, folds: NDArray[np.int64], aim
     table = learned.table(scores)
     thresholds = sorted({float(np.quantile(scores[fit], share)) for share in _GRID})
     name = "precall" if learned.kind is Precall else "cascade"
-    options = _options(table, thresholds, fit, aim)
+    shifts = [_expected(table, each, fit, scored[best][0]) for each in thresholds]
+    options = _options(table, thresholds, fit, aim, shifts)
     trained = Trained(designs[best], learned.targets)
     return Prospect(name, learned.arms, table, options, aim.doing_nothing, None, learned, trained)
+
+
+def _expected(table: Table, threshold: float, fit: Rows, gains: Floats) -> float:
+    """How much to move the excess of what is served: few rows say less of it than the gains that the score foretold.
+
+    Both are weighed by how far off they are: the rows by their standard error, the score by what is usual.
+    """
+    excess, _ = table.at(threshold, fit)
+    foretold = np.where(table.scores[fit] <= threshold, gains, 0.0)
+    noise = float(excess.var()) / len(fit)
+    return float(foretold.mean() - excess.mean()) * noise / (noise + _OFF**2)

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from upstack.core.errors import EvidenceError
 from upstack.inference.backtest.board import Board, Floats
-from upstack.inference.backtest.order import order
 from upstack.inference.backtest.paths import Aim, Prospect, propose
 from upstack.inference.backtest.split import Split
 from upstack.inference.backtest.tables import Rows, Table
@@ -20,6 +19,7 @@ from upstack.inference.certify import Interval, Wealth, furthest, interval, weal
 
 _SHOWN = 12  # plans that were not chosen
 _FEWEST = 20  # rows of each part
+_LIKELY = 0.5  # chance of being no worse, with which a plan is taken where nothing is to be proved
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -27,6 +27,7 @@ class Choice(msgspec.Struct, frozen=True):
 
     prospect: Prospect
     threshold: float
+    chance: float
     table: Table
 
 
@@ -57,25 +58,26 @@ def backtest(board: Board, wanted: Wanted, parts: Split) -> Outcome:
         len(parts.evidence) if wanted.certified else 0,
     )
     prospects = propose(board, fit, np.array(parts.cluster), wanted.strategy, aim)
-    tries = in_order(prospects, aim)
+    tries = in_order(prospects)
     if wanted.certified:
         choice, proofs = _proved(board, tries, np.array(parts.evidence), wanted, aim)
     else:
-        choice, proofs = (tries[-1] if tries else None), []
+        likely = [each for each in tries if each.chance >= _LIKELY]
+        choice, proofs = (likely[-1] if likely else None), []
     return _outcome(board, wanted, parts, choice, tries, [*proofs, *_promised(board, prospects, fit, wanted)])
 
 
-def in_order(prospects: Sequence[Prospect], aim: Aim) -> list[Choice]:
-    """Which plans are put to the proof, in which order; without one, the cheapest that seems no worse."""
-    options = [replace(each, prospect=at) for at, prospect in enumerate(prospects) for each in prospect.options]
-    tables: dict[int, Table] = {}
-    found = []
-    for option in order(options, aim.doing_nothing):
-        prospect = prospects[option.prospect]
-        if option.prospect not in tables:
-            tables[option.prospect] = prospect.table()
-        found.append(Choice(prospect, option.threshold, tables[option.prospect]))
-    return found
+def in_order(prospects: Sequence[Prospect]) -> list[Choice]:
+    """Which plans are put to the proof, each only if all before it passed: those of the most promising strategy.
+
+    So tested, any number of plans may share one error probability without a correction: to promote one that is not good
+    enough, the first such one has to pass. Maurer, Hothorn and Lehmacher, Multiple comparisons in drug clinical trials
+    and preclinical assays: a-priori ordered hypotheses, 1995.
+    """
+    if not prospects:
+        return []
+    table = prospects[0].table()
+    return [Choice(prospects[0], each.threshold, each.chance, table) for each in prospects[0].path()]
 
 
 def nothing(wanted: Wanted, why: str, reference: str) -> Verdict:
@@ -119,7 +121,10 @@ def _promised(board: Board, prospects: Sequence[Prospect], fit: Rows, wanted: Wa
         best = prospect.best()
         excess, costs = prospect.fitted.at(best.threshold, fit)
         yield _tried(
-            board, Choice(prospect, best.threshold, prospect.fitted), (excess, costs / (doing_nothing or 1.0)), wanted
+            board,
+            Choice(prospect, best.threshold, best.chance, prospect.fitted),
+            (excess, costs / (doing_nothing or 1.0)),
+            wanted,
         )
 
 

@@ -7,12 +7,14 @@ from itertools import combinations
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from upstack.inference.backtest.board import Board, Floats, View
 from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
 from upstack.inference.strategies.base import Ask, Strategy
-from upstack.inference.strategies.learned import Cascade, Precall, spokesman
+from upstack.inference.strategies.learned import Cascade, Precall, asking
+from upstack.inference.strategies.plain import Single
 
 Rows = NDArray[np.int64]
 
@@ -55,19 +57,9 @@ class Learned:
     def __init__(self, board: Board, kind: type[Cascade | Precall], arms: tuple[str, ...]) -> None:
         """`arms` from the best on."""
         self.board, self.kind, self.arms = board, kind, arms
-        columns = [board.column[arm] for arm in arms]
-        count = len(board.rows)
-        own = board.costs[:, columns].sum(axis=1)
-        if kind is Precall:
-            self._routes = np.full(count, columns[0])
-            self._tried = np.zeros(count)
-        else:
-            self._routes = np.array([self._spokesman(row) for row in range(count)])
-            self._tried = own
-        self._own = own
-        self.targets = np.stack(
-            [board.losses[np.arange(count), self._routes], board.losses[:, 0], np.maximum(board.costs[:, 0], 1e-12)], 1
-        )
+        self._table = plain_table(board, Single(arms[0]) if kind is Precall else asking(arms))
+        reference = board.losses[:, 0]
+        self.targets = np.stack([reference + self._table.excess, reference, np.maximum(board.costs[:, 0], 1e-12)], 1)
         self.sheet = self._sheet()
 
     def design(self, rows: Rows, recipe: Recipe) -> Design:
@@ -81,26 +73,20 @@ class Learned:
 
     def table(self, scores: Floats) -> Table:
         """Say what becomes of all rows under these scores."""
-        return _table(self.board, scores, self._routes, self._own, self._tried)
-
-    def _spokesman(self, row: int) -> int:
-        if len(self.arms) == 1:
-            return self.board.column[self.arms[0]]
-        view = View(self.board, row)
-        return self.board.column[spokesman(self.arms, view)]
+        return replace(self._table, scores=scores)
 
     def _sheet(self) -> Sheet:
         board = self.board
         arms = () if self.kind is Precall else self.arms
         columns = [board.column[arm] for arm in arms]
-        same = np.array([board.classes[:, one] == board.classes[:, other] for one, other in combinations(columns, 2)])
-        agreement = [*same.astype(float), same.all(axis=0).astype(float)] if len(same) else []
-        parts = [board.prompt_signs, *(board.answer_signs(arm) for arm in arms), *(each[:, None] for each in agreement)]
+        same = [board.classes[:, one] == board.classes[:, other] for one, other in combinations(columns, 2)]
+        same[1:] = [each & ~same[0] for each in same[1:]]  # a third is asked where the first two differ
+        parts = [board.prompt_signs, *map(board.answer_signs, arms[:2]), *(each[:, None] for each in same)]
         sources = [(-1, -1), (0, columns[0])] if len(arms) == 1 else [(-1, -1)]
         texts = [
             (source, partial(board.counted, at, kind)) for source, at in sources for kind in ("words", "characters")
         ]
-        return Sheet(len(arms), np.hstack(parts), texts)
+        return Sheet(len(arms), np.hstack(parts).astype(float), len(same), texts)
 
 
 def worths(gains: Floats, costs: Floats) -> Floats:

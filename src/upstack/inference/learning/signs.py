@@ -112,8 +112,8 @@ def of_answer(prompt: str, answer: Answer) -> list[float]:
 
 
 def of_agreement(same: Sequence[bool]) -> list[float]:
-    """Describe which pairs of answers are the same, and whether all are."""
-    return [*map(float, same), float(all(same))] if same else []
+    """Describe which pairs of answers are the same."""
+    return [*map(float, same)]
 
 
 def _numbers(text: str) -> list[str]:

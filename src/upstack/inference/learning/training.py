@@ -28,9 +28,15 @@ class Recipe(msgspec.Struct, frozen=True):
     text: bool = True  # look at the words, and not at the signs alone
     weight: float = 0.05  # of the signs beside the words, of which all of one kind together have length 1
     looseness: float = 0.5  # the inverse of the penalty, C
+    agreement: float = 1.5  # the weight of which answers are the same: no sign says more
 
 
-RECIPES = (Recipe(), Recipe(weight=0.3, looseness=0.3), Recipe(text=False, weight=0.3, looseness=0.1))
+RECIPES = (
+    Recipe(),
+    Recipe(weight=0.3, looseness=0.3),
+    Recipe(text=False, weight=0.3, looseness=0.1),
+    Recipe(text=False, weight=0.1, looseness=0.03),
+)
 
 
 class Weighed(msgspec.Struct, frozen=True):
@@ -83,9 +89,14 @@ class Counted:
 class Sheet:
     """Requests, and the answers that a score may look at, ready to be trained on."""
 
-    def __init__(self, arms: int, signs: Floats, texts: Sequence[tuple[int, Callable[[], Counted]]]) -> None:
-        """Rows of signs, as `scorer.of` puts them together; `texts` (-1: requests, else arms) are counted later."""
-        self.arms, self.signs, self._texts = arms, signs, texts
+    def __init__(
+        self, arms: int, signs: Floats, pairs: int, texts: Sequence[tuple[int, Callable[[], Counted]]]
+    ) -> None:
+        """Rows of signs, as `scorer.of` puts them together: the last ones say which of so many pairs agree.
+
+        `texts` (-1: requests, else arms) are counted later.
+        """
+        self.arms, self.signs, self.pairs, self._texts = arms, signs, pairs, texts
 
     @cached_property
     def counted(self) -> list[tuple[int, Counted]]:
@@ -107,6 +118,7 @@ class Design:
         spread = signs.std(axis=0)
         self.mean = signs.mean(axis=0)
         self.scale = np.where(spread > 0, spread, 1.0) / recipe.weight
+        self.scale[signs.shape[1] - sheet.pairs :] *= recipe.weight / recipe.agreement
         self.sources = sheet.counted if recipe.text else []
         self.texts = [counted.weighed(rows) for _, counted in self.sources]
         self._turn: Floats | None = None

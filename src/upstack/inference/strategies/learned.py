@@ -7,8 +7,8 @@ from itertools import combinations
 import msgspec
 
 from upstack.inference.learning.scorer import Scorer, worth
-from upstack.inference.learning.signs import Answer
 from upstack.inference.strategies.base import Ask, Propose, Seen
+from upstack.inference.strategies.plain import Agree, Confidence
 
 
 class Precall(msgspec.Struct, frozen=True, tag="precall"):
@@ -28,30 +28,30 @@ class Precall(msgspec.Struct, frozen=True, tag="precall"):
 
 
 class Cascade(msgspec.Struct, frozen=True, tag="cascade"):
-    """Cheap first: the answers are scored, by themselves and by how they agree. The first arm is the best one."""
+    """Cheap first: the answers are scored, by themselves and by how they agree. The first arm is the best one.
+
+    Several are asked, and one of them is taken, as `Agree` does: a third only votes, where the first two differ.
+    """
 
     arms: tuple[str, ...]  # one to three
     scorer: Scorer
 
     def step(self, seen: Seen) -> Ask | Propose:
-        """Ask all arms, then score what most of them say."""
-        answers: list[Answer] = []
-        for route in self.arms:
-            answer = seen.answer(route)
-            if answer is None:
-                return Ask(route)
-            answers.append(answer)
-        return Propose(
-            spokesman(self.arms, seen), worth(*self.scorer.gain(seen.prompt, answers, pairs(self.arms, seen)))
-        )
+        """Ask, then score the answers of the first two."""
+        step = asking(self.arms).step(seen)
+        if isinstance(step, Ask):
+            return step
+        answers = [answer for route in self.arms[:2] if (answer := seen.answer(route)) is not None]
+        gain, cost = self.scorer.gain(seen.prompt, answers, _pairs(self.arms, seen))
+        return Propose(step.route, worth(gain, cost))
 
 
-def pairs(arms: tuple[str, ...], seen: Seen) -> list[bool]:
-    """Which pairs of answers are the same."""
-    return [seen.same(one, other) for one, other in combinations(arms, 2)]
+def asking(arms: tuple[str, ...]) -> Agree | Confidence:
+    """Whom a cascade asks before it scores: its score is not used."""
+    return Agree(arms) if len(arms) > 1 else Confidence(arms[0])
 
 
-def spokesman(arms: tuple[str, ...], seen: Seen) -> str:
-    """The first of those whose answer most others share."""
-    votes = {one: sum(seen.same(one, other) for other in arms if other != one) for one in arms}
-    return max(arms, key=lambda one: votes[one])
+def _pairs(arms: tuple[str, ...], seen: Seen) -> list[bool]:
+    """Which pairs of answers are the same; one that was not asked is the same as none."""
+    there = {route for route in arms if seen.answer(route) is not None}
+    return [{one, other} <= there and seen.same(one, other) for one, other in combinations(arms, 2)]

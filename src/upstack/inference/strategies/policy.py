@@ -50,14 +50,26 @@ class Policy(msgspec.Struct, frozen=True):
                 return f"{names} where the answer looks right"
 
 
-_decoder = msgspec.msgpack.Decoder(list[Policy])
+class _Path(msgspec.Struct, frozen=True, array_like=True):
+    """Policies that differ in their thresholds: what a strategy learned is kept once."""
+
+    strategy: Single | Agree | Confidence | Cascade | Precall
+    thresholds: list[float]
+
+
+_decoder = msgspec.msgpack.Decoder(list[_Path])
 
 
 def to_bytes(policies: list[Policy]) -> bytes:
     """Write policies so that they can be kept."""
-    return msgspec.msgpack.encode(policies)
+    paths: list[_Path] = []
+    for each in policies:
+        if not paths or paths[-1].strategy is not each.strategy:
+            paths.append(_Path(each.strategy, []))
+        paths[-1].thresholds.append(each.threshold)
+    return msgspec.msgpack.encode(paths)
 
 
 def from_bytes(data: bytes) -> list[Policy]:
     """Read what `to_bytes` wrote."""
-    return _decoder.decode(data)
+    return [Policy(path.strategy, threshold) for path in _decoder.decode(data) for threshold in path.thresholds]
