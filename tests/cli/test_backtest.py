@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.cli.calling import call
 from tests.inference.traffic import REFERENCE, made_rows
@@ -167,6 +169,30 @@ def test_a_candidate_as_good_as_the_reference_has_no_curve_and_is_certified(plac
     )
     assert "No curve" in done.out
     assert "Certified" in done.out
+
+
+def test_what_a_route_said_twice_is_served_by_a_route_of_that_name(tmp_path: Path) -> None:
+    """The configuration that is printed loads."""
+    rows = [
+        replace(
+            row,
+            answers={
+                **row.answers,
+                "x/a": replace(answer, samples=(answer.content if answer.content == row.truth else "none",)),
+            },
+        )
+        for row in made_rows(1_200, {REFERENCE: 0.05, "x/a": 0.2})
+        for answer in [row.answers["x/a"]]
+    ]
+    write_traffic(tmp_path / "seen.jsonl.gz", rows)
+    (tmp_path / "seen.prices.toml").write_text(PRICES)
+    arguments = ("--reference", REFERENCE, "--strategy", "agree", "--max-loss", "0.03")
+    done = call("backtest", "seen.jsonl.gz", *arguments, cwd=tmp_path)
+    assert "Certified" in done.out, done.out + done.err
+    printed = "\n".join(line.strip() for line in done.out[done.out.index("To have it proved") :].splitlines()[1:])
+    told = tomllib.loads(printed)
+    assert told["routes"] == {"a-again": {"model": "x/a"}}
+    assert told["tasks"]["triage"]["candidates"] == ["x/a", "a-again"]
 
 
 def _unzipped(path: Path) -> list[str]:

@@ -81,8 +81,8 @@ def serve(tmp_path: Path, three: Three) -> Iterator[Start]:
         both = "".join(provider(name, each.base_url) for name, each in (("ref", ref), ("a", a), ("b", b)))
 
         @contextmanager
-        def start(policy: Policy, rate: float = 0.0) -> Iterator[Serving]:
-            with Serving(tmp_path, both + TASK.format(rate=rate)) as serving:
+        def start(policy: Policy, rate: float = 0.0, task: str = TASK) -> Iterator[Serving]:
+            with Serving(tmp_path, both + task.format(rate=rate)) as serving:
                 put_in_force(serving, policy)
                 yield serving
 
@@ -157,6 +157,19 @@ def test_an_arm_that_fails_leaves_it_to_the_reference(serve: Start, three: Three
         assert (told(answer), three.asked) == ("no", ["a", "b", "ref"])
         three.says["ref"] = error_response(500, "down, too")
         assert told(ask(serving)) == "yes"  # the last resort, as before any certificate
+
+
+def test_a_route_is_asked_again_by_another_name(serve: Start, three: Three) -> None:
+    """Self-consistency: what it says twice is served, and both answers are paid."""
+    three.says |= {"a": [Answer("one"), Answer("One"), Answer("two"), Answer("three")], "ref": Answer("no")}
+    twice = TASK.replace("b/m", "a-again") + '[routes.a-again]\nmodel = "a/m"\n'
+    with serve(Policy(Agree(("a/m", "a-again")), 0.0), task=twice) as serving:
+        answer = ask(serving)
+        assert (told(answer), answer.headers["x-upstack-route"], three.asked) == ("one", "a/m", ["a", "a"])
+        receipt = serving.receipt(answer.headers["x-upstack-receipt"])
+        assert [each["route"] for each in receipt["attempts"]] == ["a/m", "a-again"]
+        assert receipt["cost_picodollars"] == sum(each["cost_picodollars"] for each in receipt["attempts"]) > 0
+        assert told(ask(serving)) == "no"
 
 
 def test_a_confident_answer_is_served_and_another_is_not(serve: Start, three: Three) -> None:

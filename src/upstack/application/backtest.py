@@ -16,6 +16,7 @@ from upstack.core.store.checks import read_checks, requests_since
 from upstack.core.traffic import RecordedAnswer, TrafficRow, read_traffic
 from upstack.core.types import Price, Terms, Usage
 from upstack.foundation.prices import load_prices_toml
+from upstack.inference.backtest.again import AGAIN, asked_again
 from upstack.inference.backtest.verdict import Assumed
 from upstack.inference.backtest.wanted import Wanted
 from upstack.inference.cost import cost
@@ -133,7 +134,7 @@ def run_ledger(asked: Asked, wanted: Wanted, period: Period) -> Report:
 
 def _priced_by(prices: Mapping[str, Price]) -> Callable[[str, RecordedAnswer], float]:
     def cost_of(route: str, answer: RecordedAnswer) -> float:
-        price = prices[route]
+        price = prices[route.removesuffix(AGAIN)]
         if price.per_hour and answer.latency_s is None:
             raise EvidenceError(f'"{route}" is priced by the hour, and a recorded answer of it has no `latency_s`')
         paid = cost(Usage(answer.input_tokens, answer.output_tokens), price, answer.latency_s or 0.0)
@@ -160,7 +161,9 @@ def _task(
 
     curves: list[Ranking] = []
     try:
-        whole, candidates, gaps = complete(rows, asked.reference, [name for name in names if name != asked.reference])
+        once = [name for name in names if name != asked.reference]
+        rows, again = asked_again(rows, once)
+        whole, candidates, gaps = complete(rows, asked.reference, [*once, *again])
         parts = split(whole, wanted.calibrate, wanted.seed)
         routes = (asked.reference, *candidates)
         grader, name = _grader(asked, [whole[at] for at in parts.fit], routes)

@@ -21,6 +21,7 @@ from upstack.core.config import NAME, Config, load_config
 from upstack.core.errors import ConfigError
 from upstack.core.store.ids import first_id
 from upstack.core.types import DAY_S
+from upstack.inference.backtest.again import AGAIN
 from upstack.inference.backtest.wanted import STRATEGIES, Wanted
 
 if TYPE_CHECKING:
@@ -216,15 +217,22 @@ def _configuration(name: str, verdict: Verdict, wanted: Wanted) -> list[str]:
     """What a configuration says of a task so that such a plan may come to serve it."""
     *arms, reference = verdict.policy.routes
     task = name if re.fullmatch(NAME, name) else "mine"
+    again = {arm: _named_again(arm) for arm in arms if arm.endswith(AGAIN)}  # the same model by another name
     return [
+        *(f"[routes.{json.dumps(own)}]\nmodel = {json.dumps(arm.removesuffix(AGAIN))}\n" for arm, own in again.items()),
         f"[tasks.{task}]",
         f"reference = {json.dumps(reference)}",
-        f"candidates = {json.dumps(arms)}",
+        f"candidates = {json.dumps([again.get(arm, arm) for arm in arms])}",
         f"strategy = {json.dumps(wanted.strategy)}",
         f"grader = {json.dumps(verdict.grader)}",
         f"max_loss = {wanted.max_loss:g}",
         f"confidence = {wanted.confidence:g}",
     ]
+
+
+def _named_again(arm: str) -> str:
+    model = arm.removesuffix(AGAIN).partition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model).lstrip("._-") + "-again"
 
 
 def _print_policy(verdict: Verdict, asked: Asked) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from upstack.inference.backtest.again import AGAIN, may_pair
 from upstack.inference.backtest.board import Board, Floats
 from upstack.inference.backtest.tables import Learned, Rows, Table, plain_table, worths
 from upstack.inference.learning.training import RECIPES, Trained, out_of_fold
@@ -121,7 +122,7 @@ def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, ai
     def plain(each: Strategy) -> Prospect:
         return _plain(each, plain_table(board, each), fit, aim)
 
-    found = [plain(Single(route)) for route in board.routes[1:]]
+    found = [plain(Single(route)) for route in board.routes[1:] if not route.endswith(AGAIN)]
     if wanted in ("auto", "agree"):
         found += _agreeing(board, fit, aim)
     if wanted in ("auto", "cascade"):
@@ -162,7 +163,8 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
     """Pairs of the cheapest candidates, then a third beside the best of them."""
     losses, costs = board.losses[fit].mean(axis=0), board.costs[fit].mean(axis=0)
     usable = [at for at in range(1, len(board.routes)) if board.has_content[board.routes[at]] and costs[at] < costs[0]]
-    pairs = sorted(combinations(usable, 2), key=lambda pair: costs[list(pair)].sum())
+    pairs = [pair for pair in combinations(usable, 2) if may_pair(*(board.routes[at] for at in pair))]
+    pairs = sorted(pairs, key=lambda pair: costs[list(pair)].sum())
     pairs = [pair for pair in pairs if costs[list(pair)].sum() < costs[0]][:_PAIRS]
 
     def tables(groups: Sequence[Sequence[int]]) -> list[tuple[Agree, Table]]:
@@ -181,6 +183,7 @@ def _agreeing(board: Board, fit: Rows, aim: Aim) -> list[Prospect]:
         (pair, shift, third)
         for _, pair, shift in best
         for third in sorted(set(usable) - set(pair), key=lambda at: costs[at])[:_THIRDS]
+        if not board.routes[third].endswith(AGAIN)
     ]
     three = tables([(*pair, third) for pair, _, third in thirds])
     more = _shrunk(board, fit, three, 1.0)
@@ -222,7 +225,8 @@ def _learning(
         return
     losses, costs = board.losses[fit].mean(axis=0), board.costs[fit].mean(axis=0)
     folds = np.array([place % _FOLDS for place in cluster])
-    ranked = sorted(range(1, len(board.routes)), key=lambda at: losses[at] + costs[at] / max(costs[0], 1e-12))
+    once = [at for at, route in enumerate(board.routes) if at and not route.endswith(AGAIN)]
+    ranked = sorted(once, key=lambda at: losses[at] + costs[at] / max(costs[0], 1e-12))
     best = [board.routes[at] for at in ranked[:_LEARNED] if costs[at] < costs[0]]
     kinds: list[tuple[type[Cascade | Precall], tuple[str, ...]]] = []
     if wanted in ("auto", "precall"):

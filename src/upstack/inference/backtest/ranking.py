@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upstack.core.errors import EvidenceError
+from upstack.inference.backtest.again import AGAIN
 from upstack.inference.backtest.board import Board
 from upstack.inference.backtest.tables import Learned
 from upstack.inference.curve import curve
@@ -33,7 +34,7 @@ def ranking(board: Board, strategy: str, folds: NDArray[np.int64]) -> list[Ranki
     kinds = [kind for kind in (Precall, Cascade) if strategy in ("auto", kind.__name__.lower())]
     rows = np.arange(len(board.rows))
     found: list[Ranking] = []
-    for route in board.routes[1:]:
+    for route in (each for each in board.routes[1:] if not each.endswith(AGAIN)):
         for kind in kinds:
             if kind is Cascade and not board.has_content[route]:
                 continue
