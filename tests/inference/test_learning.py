@@ -13,7 +13,7 @@ from upstack.inference.backtest.board import Board, View
 from upstack.inference.backtest.tables import Learned, plain_table, worths
 from upstack.inference.graders.text import Exact
 from upstack.inference.learning import signs
-from upstack.inference.learning.grams import characters, shorten, words
+from upstack.inference.learning.grams import pieces, runs, shorten
 from upstack.inference.learning.scorer import Scorer
 from upstack.inference.learning.signs import Answer
 from upstack.inference.learning.training import RECIPES, Design, Recipe, Trained, out_of_fold
@@ -34,9 +34,11 @@ def board() -> Board:
 
 def test_runs_of_words_and_characters_are_counted_in_lower_case() -> None:
     """Words of two letters on, characters within words."""
-    assert list(words("Pump P leaks")) == ["pump", "leaks", "pump leaks"]
-    assert list(characters("ab")) == [" a", "ab", "b ", " ab "]
-    assert len(shorten("x" * 10_000)) == 4_001
+    assert pieces("words", "Pump P leaks") == ["pump", "leaks", "pump leaks"]
+    assert runs("words", "pump leaks") == ["pump leaks"]
+    assert pieces("characters", "AB c") == ["ab", "c"]
+    assert runs("characters", "ab") == [" a", "ab", "b ", " ab "]
+    assert len(shorten("x" * 10_000)) == 3_001
 
 
 @pytest.mark.parametrize(

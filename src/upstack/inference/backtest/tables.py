@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from upstack.inference.backtest.board import Board, Floats, View
+from upstack.inference.learning.grams import KINDS
 from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
 from upstack.inference.strategies.base import Ask, Strategy
 from upstack.inference.strategies.learned import Cascade, Precall, asking
@@ -83,9 +84,7 @@ class Learned:
         same[1:] = [each & ~same[0] for each in same[1:]]  # a third is asked where the first two differ
         parts = [board.prompt_signs, *map(board.answer_signs, arms[:2]), *(each[:, None] for each in same)]
         sources = [(-1, -1), (0, columns[0])] if len(arms) == 1 else [(-1, -1)]
-        texts = [
-            (source, partial(board.counted, at, kind)) for source, at in sources for kind in ("words", "characters")
-        ]
+        texts = [(source, partial(board.counted, at, kind)) for source, at in sources for kind in KINDS]
         return Sheet(len(arms), np.hstack(parts).astype(float), len(same), texts)
 
 

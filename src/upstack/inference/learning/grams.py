@@ -1,12 +1,17 @@
-"""From a text to what is counted in it: runs of words, and of characters within words. Pure."""
+"""From a text to what is counted in it: runs of words, and of characters within words. Pure.
+
+A text falls into pieces, and each piece into runs: what the runs of a piece are can be remembered by whoever sees many
+texts.
+"""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-WORDS = (1, 2)  # lengths of runs of words
 CHARACTERS = (2, 4, 6)  # lengths of runs of characters
-_HALF = 2_000  # characters of each end of a longer text
+KINDS = ("words", "characters")
+_HALF = 1_500  # characters of each end of a longer text
 _WORD = re.compile(r"\w\w+")
 
 
@@ -15,21 +20,25 @@ def shorten(text: str) -> str:
     return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} {text[-_HALF:]}"
 
 
-def words(text: str) -> list[str]:
-    """List the runs of words of two letters and more, in lower case."""
-    found = _WORD.findall(text.lower())
-    return [" ".join(found[at : at + length]) for length in WORDS for at in range(len(found) - length + 1)]
+def pieces(kind: str, text: str) -> list[str]:
+    """Take a text apart: "words" into words of two letters and more and pairs of them, "characters" into words."""
+    lowered = text.lower()
+    if kind == "characters":
+        return lowered.split()
+    found = _WORD.findall(lowered)
+    return found + [f"{one} {other}" for one, other in pairwise(found)]
 
 
-def characters(text: str) -> list[str]:
-    """List the runs of characters of each word, with a blank at both its ends."""
+def runs(kind: str, piece: str) -> list[str]:
+    """List the runs of a piece: of characters, with a blank at both its ends."""
+    if kind == "words":
+        return [piece]
+    padded = f" {piece} "
+    size = len(padded)
     found: list[str] = []
-    for word in text.lower().split():
-        padded = f" {word} "
-        size = len(padded)
-        for length in CHARACTERS:
-            if length >= size:
-                found.append(padded)
-                break
-            found += [padded[at : at + length] for at in range(size - length + 1)]
+    for length in CHARACTERS:
+        if length >= size:
+            found.append(padded)
+            break
+        found += [padded[at : at + length] for at in range(size - length + 1)]
     return found

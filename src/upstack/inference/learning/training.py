@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from upstack.inference.learning.grams import shorten
-from upstack.inference.learning.scorer import GRAMS, Block, Scorer
+from upstack.inference.learning.grams import pieces, runs, shorten
+from upstack.inference.learning.scorer import Block, Scorer
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -52,14 +52,14 @@ class Counted:
     """How often what runs occur in texts: counts once, for whatever is trained on some of them."""
 
     def __init__(self, texts: Sequence[str], kind: str) -> None:
-        """`kind` is a name in GRAMS."""
+        """`kind` is one of `grams.KINDS`."""
         self.kind = kind
         names: dict[str, int] = {}
         columns: list[int] = []
         starts = [0]
-        grams = GRAMS[kind]
         for text in texts:
-            columns += [names.setdefault(gram, len(names)) for gram in grams(shorten(text))]
+            for piece in pieces(kind, shorten(text)):
+                columns += [names.setdefault(run, len(names)) for run in runs(kind, piece)]
             starts.append(len(columns))
         ones = np.ones(len(columns), np.float32)
         self._matrix = sparse.csr_matrix((ones, np.array(columns, np.int32), starts), (len(texts), len(names)))
