@@ -56,7 +56,7 @@ bench: setup ## CPU a request against nginx, and against the peers that are inst
 bench-ledger: setup ## commits, a million receipts, requests beside retention; some minutes, 2 GB of disk
 	@$(BIN)/python -m benchmarks.ledger $(ARGS)
 
-bench-arbitrage: setup ## what certified routing saves on recorded answers (UPSTACK_DATA); an hour
+bench-arbitrage: setup ## what certified routing saves on recorded answers (UPSTACK_DATA); a quarter of an hour
 	@$(BIN)/python -m benchmarks.arbitrage $(ARGS)
 
 bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environment of its own under .peers/
