@@ -299,3 +299,19 @@ def test_a_revocation_is_served_within_a_second(serve: Start, three: Three) -> N
         while ask(serving).headers["x-upstack-route"] != "ref/m":
             assert time.monotonic() < began + 5
         assert time.monotonic() < began + 1.0
+
+
+def test_answers_that_look_different_make_more_requests_checks(serve: Start, three: Three) -> None:
+    """By what is free to see of them: no route is asked for it."""
+    three.says["a"] = Answer("one two three")
+    with serve(Policy(Single("a/m"), 0.0), 0.02) as serving:
+        for _ in range(100):
+            ask(serving)
+        assert "look different" not in serving.log
+        three.says["a"] = Answer("one two three " * 20)
+        for _ in range(12):
+            ask(serving)
+        assert "task t: answers of a/m look different lately, and more requests become checks" in serving.log
+        for _ in range(60):
+            ask(serving)
+        assert 2 <= len(until_rows(serving, "SELECT id FROM receipts WHERE coin = 0.2", 2)) <= 40

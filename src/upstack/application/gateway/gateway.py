@@ -40,6 +40,9 @@ class Checking(Protocol):
     def toss(self, plan: Plan) -> Plan:
         """Toss the coin of a request; where it falls, its plan says so."""
 
+    def see(self, plan: Plan, receipt: Receipt) -> None:
+        """Take in how a request of a task that is proved has ended."""
+
     def ask(self, request: Request, plan: Plan, receipt: Receipt, heard: Mapping[str, bytes]) -> None:
         """Ask what the receipt does not answer for, nor what was `heard`."""
 

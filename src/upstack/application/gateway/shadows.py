@@ -15,12 +15,14 @@ from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.judging import Hearing, Nobody
 from upstack.core.telemetry import log
 from upstack.core.types import Plan, Receipt, Request
+from upstack.inference.hints import Hints
 from upstack.inference.router import shadow_plan, shadow_task
 
 if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
 
 _PRICES_S = 3.0  # after the start, until when the price list may not have been read
+_RAISED = 10  # times as often as else the coin falls while answers look different
 AT_ONCE = 64  # requests that are being asked beside answers; each holds its body
 _NOBODY = Nobody()
 
@@ -33,6 +35,7 @@ class Shadows:
         self._asked: list[Exchange] = []
         self._began = gateway.clock.monotonic()
         self._told: set[str | None] = set()  # tasks of which it was said that nothing is a check
+        self._hints: dict[str, tuple[str, dict[str, Hints]]] = {}  # of each task: its certificate, and by route
 
     def toss(self, plan: Plan) -> Plan:
         """Toss the coin of a request; where it falls, its plan says so."""
@@ -40,9 +43,25 @@ class Shadows:
         if plan.ceiling is None:
             self._tell_unpriced(plan)
             return plan
-        if gateway.rng.random() >= plan.shadow_rate or not self._has_room(plan):
+        _, hints = self._hints.get(plan.task or "", ("", {}))
+        rate = min(1.0, _RAISED * plan.shadow_rate) if any(each.raised for each in hints.values()) else plan.shadow_rate
+        if gateway.rng.random() >= rate or not self._has_room(plan):
             return plan
-        return replace(plan, coin=plan.shadow_rate)
+        return replace(plan, coin=rate)
+
+    def see(self, plan: Plan, receipt: Receipt) -> None:
+        """Look at what an answer of a certified plan shows for nothing; where that moves, the coin falls more often."""
+        task = plan.task or ""
+        proved = self._gateway.state.proved.get(task)
+        if proved is None or proved.certificate is None or receipt.state != "answered" or receipt.usage is None:
+            return
+        if receipt.route not in dict(proved.arms):
+            return
+        if self._hints.get(task, ("",))[0] != proved.certificate:
+            self._hints[task] = (proved.certificate, {})
+        hints = self._hints[task][1].setdefault(receipt.route, Hints())
+        if hints.see(receipt.usage.output_tokens, receipt.attempts[-1].duration_s):
+            log(f"task {task}: answers of {receipt.route} look different lately, and more requests become checks")
 
     def ask(self, request: Request, plan: Plan, receipt: Receipt, heard: Mapping[str, bytes]) -> None:
         """Ask all routes of the plan but those whose whole answers are there: the receipt's, and what was `heard`.

@@ -147,7 +147,10 @@ class Ends:
     def _ask_beside(self) -> None:
         """Have the other routes of a check asked, once the caller has the answer: whatever goes wrong is not theirs."""
         checking = self._gateway.checking
-        if checking is not None and self._plan.coin is not None and self._plan.check_of is None:
+        if checking is None or not self._plan.shadow_rate or self._plan.check_of is not None:
+            return
+        self._gateway.loop.call_soon(checking.see, self._plan, self._receipt)
+        if self._plan.coin is not None:
             heard = {} if self._deliberation is None else self._deliberation.heard
             said = {name: each[1] for name, each in heard.items()}
             self._gateway.loop.call_soon(checking.ask, self._request, self._plan, self._receipt, said)
