@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -281,13 +282,13 @@ def _print_tried(verdict: Verdict) -> None:
 
 
 def _furthest(tried: Sequence[Tried]) -> list[Tried]:
-    """Of the thresholds of one plan the last that is proved, else the one that is nearest to it."""
+    """Of the thresholds of one plan the last up to which all are proved, else the one that is nearest to it."""
     plans: dict[tuple[object, ...], list[Tried]] = {}
     for each in tried:
         plans.setdefault((each.strategy, each.routes, each.judged_on), []).append(each)
     found = []
     for several in plans.values():
-        proved = [each for each in several if each.proved]
+        proved = list(takewhile(lambda each: each.proved, several))
         found.append(proved[-1] if proved else min(several, key=lambda each: each.checks_left or _NEVER))
     return found
 
