@@ -15,6 +15,8 @@ _MOST_LACK = 0.1  # share of the rows without a second answer, above which there
 def asked_again(rows: Sequence[TrafficRow], routes: Sequence[str]) -> tuple[list[TrafficRow], list[str]]:
     """Give rows that hold second answers, and the names they stand under; those of `routes` that were asked again."""
     twice = [route for route in routes if sum(_second(row, route) is None for row in rows) <= _MOST_LACK * len(rows)]
+    if not twice:
+        return list(rows), []
     found = [
         replace(
             row,
