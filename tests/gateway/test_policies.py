@@ -305,7 +305,7 @@ def test_answers_that_look_different_make_more_requests_checks(serve: Start, thr
     """By what is free to see of them: no route is asked for it."""
     three.says["a"] = Answer("one two three")
     with serve(Policy(Single("a/m"), 0.0), 0.02) as serving:
-        for _ in range(100):
+        for _ in range(200):
             ask(serving)
         assert "look different" not in serving.log
         three.says["a"] = Answer("one two three " * 20)

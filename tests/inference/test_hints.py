@@ -22,9 +22,9 @@ def _until(seed: int, most: int, tokens: float = 1.0, seconds: float = 1.0) -> i
     return None
 
 
-def test_nothing_that_changes_is_seldom_a_change() -> None:
+def test_where_nothing_changes_they_seldom_stir() -> None:
     """In 40 times 2,000 answers."""
-    assert sum(_until(seed, 2_000) is not None for seed in range(40)) <= 12
+    assert sum(_until(seed, 2_000) is not None for seed in range(40)) <= 2
 
 
 @pytest.mark.parametrize(("tokens", "seconds"), [(2.0, 1.0), (0.5, 1.0), (1.0, 2.0), (1.0, 0.5)])
@@ -38,7 +38,7 @@ def test_a_change_is_seen_soon(tokens: float, seconds: float) -> None:
 def test_it_stays_raised_for_a_while_and_learns_anew() -> None:
     """What has become usual is no change."""
     hints = Hints()
-    for number in range(100):
+    for number in range(200):
         hints.see(50 + number % 7, 1.0)
     assert any(hints.see(500, 1.0) for _ in range(20))
     assert hints.raised

@@ -219,8 +219,11 @@ def _configuration(name: str, verdict: Verdict, wanted: Wanted) -> list[str]:
     *arms, reference = verdict.policy.routes
     task = name if re.fullmatch(NAME, name) else "mine"
     again = {arm: _named_again(arm) for arm in arms if arm.endswith(AGAIN)}  # the same model by another name
+    lines = []
+    for arm, own in again.items():
+        lines += [f"[routes.{json.dumps(own)}]", f"model = {json.dumps(arm.removesuffix(AGAIN))}"]
     return [
-        *(f"[routes.{json.dumps(own)}]\nmodel = {json.dumps(arm.removesuffix(AGAIN))}\n" for arm, own in again.items()),
+        *lines,
         f"[tasks.{task}]",
         f"reference = {json.dumps(reference)}",
         f"candidates = {json.dumps([again.get(arm, arm) for arm in arms])}",

@@ -53,15 +53,16 @@ class Shadows:
         """Look at what an answer of a certified plan shows for nothing; where that moves, the coin falls more often."""
         task = plan.task or ""
         proved = self._gateway.state.proved.get(task)
-        if proved is None or proved.certificate is None or receipt.state != "answered" or receipt.usage is None:
+        if proved is None or proved.certificate is None or receipt.state != "answered":
             return
-        if receipt.route not in dict(proved.arms):
+        said = next((each for each in reversed(receipt.attempts) if each.route == receipt.route), None)
+        if said is None or said.usage is None or said.route not in dict(proved.arms):
             return
         if self._hints.get(task, ("",))[0] != proved.certificate:
             self._hints[task] = (proved.certificate, {})
-        hints = self._hints[task][1].setdefault(receipt.route, Hints())
-        if hints.see(receipt.usage.output_tokens, receipt.attempts[-1].duration_s):
-            log(f"task {task}: answers of {receipt.route} look different lately, and more requests become checks")
+        hints = self._hints[task][1].setdefault(said.route, Hints())
+        if hints.see(said.usage.output_tokens, said.duration_s):
+            log(f"task {task}: answers of {said.route} look different lately, and more requests become checks")
 
     def ask(self, request: Request, plan: Plan, receipt: Receipt, heard: Mapping[str, bytes]) -> None:
         """Ask all routes of the plan but those whose whole answers are there: the receipt's, and what was `heard`.

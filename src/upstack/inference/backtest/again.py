@@ -40,6 +40,7 @@ def _second(row: TrafficRow, route: str) -> RecordedAnswer | None:
     answer = row.answers.get(route)
     if answer is None or not answer.samples:
         return None
-    content = answer.samples[0]
-    loss = answer.loss if content == answer.content or answer.loss is None else None if row.truth is not None else 1.0
+    content, loss = answer.samples[0], answer.loss
+    if loss is not None and content != answer.content:
+        loss = None if row.truth is not None else 1.0  # None: it is graded
     return replace(answer, content=content, loss=loss, samples=None, logprobs=None)
