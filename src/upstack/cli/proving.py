@@ -53,8 +53,8 @@ def terms_of(name: str, config: Path | None, replay: Path | None) -> Terms:
         raise ConfigError(f'There is no task "{name}". Configured: {known}')
     if task.terms is None:
         raise ConfigError(
-            f'Task {name} proves nothing: its strategy is "{task.strategy}". With "auto", "single", "agree", "cascade"'
-            ' or "precall" a cheaper plan serves once it is proved'
+            f'Task {name} proves nothing: its strategy is "{task.strategy}". With "auto", "single", "agree", "cascade",'
+            ' "confidence" or "precall" a cheaper plan serves once it is proved'
         )
     return task.terms
 

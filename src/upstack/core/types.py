@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 DAY_S = 86_400.0
+STUDENT = "student"  # the provider of the students in the ledger
 
 Picodollars = int  # 1 USD = 10**12; a price of 1 USD per million tokens is 1,000,000 a token
 Capture = Literal["full", "hash", "none"]
@@ -139,6 +140,7 @@ class Terms(msgspec.Struct, frozen=True):
     maturity_days: float
     judge: str | None = None  # a route that judges disagreements
     label_rate: float = 1.0  # chance that one is put before a human, too
+    aim: float = 1.0  # a plan that seems to lose more than that, over the reference, does not serve though it is proved
 
 
 class Proved(msgspec.Struct, frozen=True):

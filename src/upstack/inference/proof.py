@@ -65,7 +65,7 @@ def most_of(terms: Terms) -> float:
 def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Terms, delta: float) -> list[Policy]:
     """Choose plans and their order, by the fit rows alone; `cluster` of all rows of the board."""
     rows = np.array(fit)
-    aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)))
+    aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)), terms.aim)
     choices = in_order(propose(board, rows, np.array(cluster), terms.strategy, aim))
     strategy = choices[0].prospect.strategy() if choices else None
     return [msgspec.convert({"strategy": strategy, "threshold": each.threshold}, Policy) for each in choices]
@@ -83,13 +83,15 @@ def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: flo
     return found
 
 
-def best(standing: Sequence[Standing]) -> int | None:
+def best(standing: Sequence[Standing], aim: float = 1.0) -> int | None:
     """The place of the cheapest plan that may serve; None where none may, or none is cheaper than the reference.
+
+    One whose mean excess is above `aim` does not.
 
     All up to the furthest are proved at once, so that the choice among them is free.
     """
     last = furthest([each.proved for each in standing])
-    may = range(0 if last is None else last + 1)
+    may = [at for at in range(0 if last is None else last + 1) if standing[at].excess <= aim]
     found = min(may, key=lambda at: standing[at].cost_ratio, default=None)
     return found if found is not None and standing[found].cost_ratio < 1.0 else None
 

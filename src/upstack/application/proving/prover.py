@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from upstack.application.proving.parts import decide
+from upstack.application.proving.pupils import Pupils
 from upstack.application.proving.rows import CheckedRow, cost_of, to_row
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
@@ -20,6 +21,7 @@ from upstack.core.store.checks import Check, Part, read_checks, read_parts
 from upstack.core.store.ids import first_id
 from upstack.core.store.rows import moment, to_seconds
 from upstack.core.store.standings import REVOKED, Summary
+from upstack.core.traffic import prompt_of
 from upstack.core.types import DAY_S, Terms
 from upstack.inference import proof
 from upstack.inference.backtest.board import Board
@@ -57,6 +59,8 @@ class Picture(msgspec.Struct, frozen=True):
     certificate: proofs.Certificate | None = None
     watched: Watched | None = None
     unlabelled: tuple[str, ...] = ()  # checks of which a label would tell something
+    needed: tuple[str, ...] = ()  # those of them that the first plan without a proof waits for, in request order
+    watching: tuple[str, ...] = ()  # checks since the promotion of which a label would tell something
     why: str | None = None  # nothing is certified
     did: tuple[str, ...] = ()  # what this look changed
 
@@ -64,8 +68,11 @@ class Picture(msgspec.Struct, frozen=True):
 class Prover:
     """Looks at the tasks of one ledger. Blocks."""
 
-    def __init__(self, place: str, keystore: str | None = None, *, acts: bool = True) -> None:
-        """Not `acts`: it looks, and changes nothing."""
+    def __init__(
+        self, place: str, keystore: str | None = None, *, acts: bool = True, pupils: Pupils | None = None
+    ) -> None:
+        """Not `acts`: it looks, and changes nothing. `pupils`: the students of the ledger."""
+        self._pupils = pupils or Pupils(place)
         self._place, self._keystore, self._acts = place, keystore, acts
         self._hopeless: dict[tuple[str, bytes, str], int] = {}  # of what, since when: of how many checks no plan came
 
@@ -87,7 +94,8 @@ class Prover:
     def _look(self, picture: Picture, past: proofs.History, since: str, now: float) -> Picture:
         terms, task = picture.terms, picture.task
         checks = read_checks(self._place, task, shadow_task(task), since, self._keystore)
-        rows = [row for row in (to_row(check, terms, now, PATIENCE_S) for check in checks) if row is not None]
+        found = [to_row(check, terms, now, PATIENCE_S, self._pupils) for check in checks]
+        rows = [row for row in found if row is not None]
         parts = self._parts(task, rows)
         fit = [row for row in rows if parts[row.id].part == "fit" and _is_whole(row)]
         evidence = [row for row in rows if parts[row.id].part == "evidence"]
@@ -113,7 +121,7 @@ class Prover:
 
     def _parts(self, task: str, rows: Sequence[CheckedRow]) -> dict[str, Part]:
         known = read_parts(self._place, task)
-        new = decide(rows, known)
+        new = decide([(row.id, prompt_of(row), True) for row in rows], known)
         if self._acts:
             proofs.keep_parts(self._place, task, new)
         return {each.id: each for each in (*known, *new)}
@@ -133,7 +141,8 @@ class Prover:
         grace = max(terms.maturity_days * DAY_S, 0.0 if terms.judge is None else PATIENCE_S)
         waits = [row.waits or (at in undecided and now < (row.time or 0.0) + grace) for at, row in enumerate(later)]
         watched = proof.watch(board, policy, terms, waits)
-        picture = msgspec.structs.replace(picture, watched=watched)
+        watching = tuple(later[at].id for at in sorted(undecided))
+        picture = msgspec.structs.replace(picture, watched=watched, watching=watching)
         if not watched.alarmed:
             return picture
         why = (
@@ -196,8 +205,15 @@ class Prover:
         fresh = sum(row.id >= unread for row in evidence)
         undecided = {at for each in standings for at in each.unjudged}
         unlabelled = tuple(evidence[at].id for at in sorted(undecided))
-        picture = msgspec.structs.replace(picture, standings=tuple(standings), fresh=fresh, unlabelled=unlabelled)
-        best = proof.best(standings)
+        first = next((each for each in standings if not each.proved), None)
+        picture = msgspec.structs.replace(
+            picture,
+            standings=tuple(standings),
+            fresh=fresh,
+            unlabelled=unlabelled,
+            needed=() if first is None else tuple(evidence[at].id for at in first.unjudged),
+        )
+        best = proof.best(standings, terms.aim)
         floor = _floor(picture, evidence)
         renewing = _is_due(certificate, now)
         better = best is not None and (renewing or _is_better(certificate, submission, best, standings[best]))

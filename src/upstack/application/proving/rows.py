@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -12,7 +12,8 @@ from upstack.core.completion import content_of, finish_reason_of, logprobs_of
 from upstack.core.errors import EvidenceError, Failure
 from upstack.core.store.checks import Check
 from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.core.types import Attempt, Receipt, Terms
+from upstack.core.types import STUDENT, Attempt, Receipt, Terms
+from upstack.foundation.students.student import read_by_student
 from upstack.inference.graders.judge import verdict
 
 JUDGE = "judge"
@@ -48,6 +49,14 @@ def cost_of(_: str, answer: RecordedAnswer) -> float:
     return answer.cost_usd if isinstance(answer, CheckedAnswer) else 0.0
 
 
+class Pupils(Protocol):
+    """Who knows what students say."""
+
+    def answer(self, student: str, row_id: str, text: str) -> CheckedAnswer:
+        """What a student says to a check."""
+        ...
+
+
 class _Said(msgspec.Struct, frozen=True):
     """What asking one route came to."""
 
@@ -57,16 +66,28 @@ class _Said(msgspec.Struct, frozen=True):
     cost_usd: float
 
 
-def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRow | None:
+def route_of(student: str, task: str) -> str:
+    """The name of a student's route."""
+    return f"{STUDENT}/{task}:{student}"
+
+
+def student_of(route: str) -> str | None:
+    """Which student a route is; None where it is another."""
+    provider, _, rest = route.partition("/")
+    return rest.rpartition(":")[2] if provider == STUDENT and ":" in rest else None
+
+
+def to_row(check: Check, terms: Terms, now: float, patience: float, pupils: Pupils | None = None) -> CheckedRow | None:
     """Make the row of a check, in which every route of `terms` has an answer; None where it is no evidence.
 
     It is none where its content is gone, where a route was another version then, or where the reference refused the
     request: nobody could have answered. A route that failed has the reference's answer, as a plan would have gone on to
     it, a reference that failed what the first other said. What is missing for longer than `patience` seconds is lost.
+    What students say is worked out by `pupils`.
     """
     if check.gone or check.receipt.request is None:
         return None
-    versions = dict((terms.reference, *terms.arms))
+    versions = {name: version for name, version in (terms.reference, *terms.arms) if student_of(name) is None}
     said: dict[str, _Said] = {}
     judged = [receipt for receipt in check.beside if receipt.strategy == JUDGE]
     for receipt in (check.receipt, *(each for each in check.beside if each.strategy != JUDGE)):
@@ -83,10 +104,15 @@ def to_row(check: Check, terms: Terms, now: float, patience: float) -> CheckedRo
     stand_in = _first_content([terms.reference[0], *(name for name, _ in terms.arms)], said)
     told = check.told if terms.grader == OUTCOME else {}
     answers: dict[str, RecordedAnswer] = {name: _answer(said.get(name), stand_in, reference, told) for name in versions}
+    messages = messages_of(check.receipt.request)
+    taught = [name for name, _ in terms.arms if student_of(name) is not None]
+    if taught and pupils is not None:
+        text = read_by_student(messages)
+        answers |= {name: pupils.answer(student_of(name) or "", check.receipt.id, text) for name in taught}
     return CheckedRow(
         id=check.receipt.id,
         task=check.receipt.task or "",
-        messages=_messages(check.receipt.request),
+        messages=messages,
         answers=answers,
         truth=None if terms.grader == OUTCOME else _truth(check.truth),
         time=check.receipt.created_at,
@@ -159,7 +185,8 @@ def _answer(
     )
 
 
-def _messages(request: bytes) -> tuple[dict[str, Any], ...]:
+def messages_of(request: bytes) -> tuple[dict[str, Any], ...]:
+    """The messages of a chat completion request; none where it is no such."""
     try:
         whole = msgspec.json.decode(request)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

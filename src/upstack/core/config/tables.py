@@ -64,7 +64,7 @@ class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_output_tokens: int | None = None  # the most its model says in one answer: bounds what a budget must hold for it
 
 
-TaskStrategy = Literal["fallback", "first", "auto", "single", "agree", "cascade", "precall"]
+TaskStrategy = Literal["fallback", "first", "auto", "single", "agree", "cascade", "confidence", "precall"]
 UNCERTIFIED = ("fallback", "first")
 
 

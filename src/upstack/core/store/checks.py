@@ -21,6 +21,7 @@ _WHOLE = (
     " FROM receipts LEFT JOIN contents ON receipt_seq = seq WHERE"
 )
 _CHECKS = f"{_WHOLE} coin IS NOT NULL AND task = ? AND id >= ? ORDER BY id"
+_ALL = f"{_WHOLE} check_of IS NULL AND task = ? AND id >= ? AND state = 'answered' ORDER BY id"
 _BESIDE = f"{_WHOLE} check_of IS NOT NULL AND check_of >= ? AND task = ? ORDER BY id"
 _TOLD = (
     "SELECT receipt, name, withdrawn, success, score, outcomes.id, demonstration, cipher_key, created_at"
@@ -35,7 +36,7 @@ _PARTS = "SELECT id, cluster, part FROM parts WHERE task = ? ORDER BY id"
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One request whose coin fell."""
+    """One request: one whose coin fell, where all are not asked for."""
 
     receipt: Receipt
     beside: tuple[Receipt, ...]  # what its other routes said; those that are still being asked are missing
@@ -71,10 +72,15 @@ def read_parts(place: str, task: str) -> list[Part]:
         return [Part(*row) for row in ask(_PARTS, task)]
 
 
-def read_checks(place: str, task: str, beside: str, since: str = "", keystore: str | None = None) -> list[Check]:
-    """Read a task's checks from the id `since` on, in order; `beside`: under which task the rest was asked."""
+def read_checks(
+    place: str, task: str, beside: str, since: str = "", keystore: str | None = None, *, every: bool = False
+) -> list[Check]:
+    """Read a task's checks from the id `since` on, in order; `beside`: under which task the rest was asked.
+
+    `every`: all requests that were answered, and not those alone whose coin fell.
+    """
     with reading(place) as ask, closing(_Opener(keystore_of(place, keystore))) as opener:
-        checks = [(receipt, gone) for receipt, gone in _receipts(ask, opener, _CHECKS, task, since)]
+        checks = [(receipt, gone) for receipt, gone in _receipts(ask, opener, _ALL if every else _CHECKS, task, since)]
         others: dict[str | None, list[Receipt]] = {}
         for receipt, _ in _receipts(ask, opener, _BESIDE, since, beside):
             others.setdefault(receipt.check_of, []).append(receipt)

@@ -15,7 +15,7 @@ from upstack.core.errors import LedgerError
 from upstack.core.store.places import hushed, shown
 
 APPLICATION_ID = 0x55505354  # "UPST"
-VERSION = 4  # migrations so far
+VERSION = 5  # migrations so far
 
 
 def version_of(database: sqlite3.Connection) -> int:

@@ -152,6 +152,21 @@ CREATE INDEX receipts_check_of ON receipts (check_of) WHERE check_of IS NOT NULL
 CREATE INDEX receipts_checks ON receipts (id) WHERE coin IS NOT NULL;
 CREATE INDEX receipts_episode ON receipts (episode) WHERE episode IS NOT NULL;
 
+CREATE TABLE rights (  -- what was said of a row's rights where it came in; what follows from it is worked out each time
+    id TEXT NOT NULL,  -- of the receipt
+    said TEXT NOT NULL,  -- JSON: licence, terms, consent, purpose, residency, source
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE snapshots (  -- frozen sets of rows, named by what they are
+    id TEXT NOT NULL,  -- SHA-256 of the manifest
+    task TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    manifest TEXT NOT NULL,  -- JSON: rows with hashes, parts and rights; what was dropped, why
+    PRIMARY KEY (id)
+);
+CREATE INDEX snapshots_task ON snapshots (task, created_at);
+
 CREATE TABLE spend (  -- sums over receipts, kept with every commit; they stay when receipts are removed
     day TEXT NOT NULL,  -- UTC, of when the request came in
     chain INTEGER NOT NULL,  -- so that no two writers share a row
@@ -170,6 +185,19 @@ CREATE TABLE spend (  -- sums over receipts, kept with every commit; they stay w
     unknown_reserved_picodollars BIGINT NOT NULL,  -- what had been reserved for them
     PRIMARY KEY (day, chain, "key", team, task, route, provider, model)
 ) WITHOUT ROWID;
+
+CREATE TABLE students (  -- small models of one's own
+    id TEXT NOT NULL,  -- SHA-256 of the model, 16 digits
+    task TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    snapshot TEXT NOT NULL,  -- id of what it learned from
+    summary TEXT NOT NULL,  -- JSON: rung, lessons, rights, what it would have said unseen
+    model BLOB,  -- safetensors; NULL: removed
+    ended_at TEXT,
+    ended_why TEXT,  -- replaced, forbidden: why, or retrain: why
+    PRIMARY KEY (id)
+);
+CREATE INDEX students_task ON students (task, created_at);
 
 CREATE TABLE submissions (  -- attempts to certify, each written before any evidence is read
     task TEXT NOT NULL,
@@ -233,4 +261,4 @@ CREATE TABLE upstack_version (
     CONSTRAINT upstack_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO upstack_version VALUES ('0004');
+INSERT INTO upstack_version VALUES ('0005');

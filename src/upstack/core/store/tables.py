@@ -255,6 +255,40 @@ certificates = Table(
 )
 Index("certificates_task", certificates.c.task, certificates.c.issued_at)
 
+rights = Table(
+    "rights",
+    metadata,
+    Column("id", Text, primary_key=True, comment="of the receipt"),
+    Column("said", Text, nullable=False, comment="JSON: licence, terms, consent, purpose, residency, source"),
+    comment="what was said of a row's rights where it came in; what follows from it is worked out each time",
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", Text, primary_key=True, comment="SHA-256 of the manifest"),
+    Column("task", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("manifest", Text, nullable=False, comment="JSON: rows with hashes, parts and rights; what was dropped, why"),
+    comment="frozen sets of rows, named by what they are",
+)
+Index("snapshots_task", snapshots.c.task, snapshots.c.created_at)
+
+students = Table(
+    "students",
+    metadata,
+    Column("id", Text, primary_key=True, comment="SHA-256 of the model, 16 digits"),
+    Column("task", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("snapshot", Text, nullable=False, comment="id of what it learned from"),
+    Column("summary", Text, nullable=False, comment="JSON: rung, lessons, rights, what it would have said unseen"),
+    Column("model", LargeBinary, comment="safetensors; NULL: removed"),
+    Column("ended_at", Text),
+    Column("ended_why", Text, comment="replaced, forbidden: why, or retrain: why"),
+    comment="small models of one's own",
+)
+Index("students_task", students.c.task, students.c.created_at)
+
 leases = Table(
     "leases",
     metadata,

@@ -14,7 +14,7 @@ from upstack.core.errors import EvidenceError
 from upstack.core.traffic import RecordedAnswer, TrafficRow, prompt_of
 from upstack.inference.graders.base import Grader
 from upstack.inference.learning import signs
-from upstack.inference.learning.grams import shorten
+from upstack.core.grams import shorten
 from upstack.inference.learning.signs import Answer, answer_of
 from upstack.inference.learning.training import Counted
 

@@ -93,6 +93,7 @@ class Aim(msgspec.Struct, frozen=True):
     delta: float
     doing_nothing: float  # USD a request
     checks: int  # that there will be; 0: nothing is to be proved, the cheapest that seems no worse will do
+    expected: float = 1.0  # excess above which a plan is not tried, as far as the fit rows tell
 
     def chance(self, excess: Floats, shift: float | None = None) -> float:
         """How likely the evidence will prove a plan that did so on the fit rows, about.
@@ -125,7 +126,7 @@ def propose(board: Board, fit: Rows, cluster: NDArray[np.int64], wanted: str, ai
     found = [plain(Single(route)) for route in board.routes[1:] if not route.endswith(AGAIN)]
     if wanted in ("auto", "agree"):
         found += _agreeing(board, fit, aim)
-    if wanted in ("auto", "cascade"):
+    if wanted in ("auto", "cascade", "confidence"):
         found += [plain(each) for each in _confident(board, fit)]
     if wanted in ("auto", "cascade", "precall"):
         found += _learning(board, fit, cluster, wanted, aim, found)
@@ -153,7 +154,8 @@ def _options(
     chances, costs = [], []
     for at, threshold in enumerate(thresholds):
         excess, paid = table.at(threshold, fit)
-        chances.append(aim.chance(excess, shifts[at] if shifts else None))
+        chance = aim.chance(excess, shifts[at] if shifts else None)
+        chances.append(chance if float(excess.mean()) <= aim.expected else 0.0)
         costs.append(float(paid.mean()))
     nested = np.maximum.accumulate(chances[::-1])[::-1].tolist()
     return tuple(map(Option, thresholds, costs, nested))

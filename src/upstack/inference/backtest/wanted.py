@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-STRATEGIES = ("auto", "single", "agree", "cascade", "precall")
+STRATEGIES = ("auto", "single", "agree", "cascade", "confidence", "precall")
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from upstack.inference.learning import signs
-from upstack.inference.learning.grams import pieces, runs, shorten
+from upstack.core.grams import pieces, runs, shorten
 from upstack.inference.learning.signs import Answer
 
 if TYPE_CHECKING:

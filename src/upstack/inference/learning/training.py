@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from upstack.inference.learning.grams import pieces, runs, shorten
+from upstack.core.grams import pieces, runs, shorten
 from upstack.inference.learning.scorer import Block, Scorer
 
 Floats = NDArray[np.float64]

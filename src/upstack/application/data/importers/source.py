@@ -18,9 +18,10 @@ import msgspec
 from upstack.application.data.importers import langfuse, litellm, openai_jsonl, otlp_json, traffic
 from upstack.application.data.importers.exchange import Exchange
 from upstack.core.errors import LedgerError, RequestError
-from upstack.core.store.frames import WHOLE_BATCH, Batch
+from upstack.core.store.batches import batch_of
+from upstack.core.store.frames import WHOLE_BATCH
 from upstack.core.store.reading import known_ids
-from upstack.core.store.rows import clean, to_outcome_row, to_row
+from upstack.core.store.rows import to_row
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import MAX_LINE_BYTES
 from upstack.core.types import Outcome, Receipt
@@ -82,7 +83,7 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
             if not new:
                 page.clear()
                 return
-            failures = dict(ledger.record(_batch([receipt for _, receipt, _ in new], [told for _, _, told in new])))
+            failures = dict(ledger.record(batch_of([receipt for _, receipt, _ in new], [told for _, _, told in new])))
             if WHOLE_BATCH in failures:
                 raise LedgerError(f"{failures[WHOLE_BATCH]}; {done.added:,} are in, import the file again for the rest")
             refused = [index for index in failures if index < len(new)]  # behind them are those of outcomes
@@ -129,21 +130,6 @@ def _receipt(exchange: Exchange, form: str, where: str, task: str | None, done: 
     to_row(receipt)  # what no ledger holds is found while its line is known
     done.timeless += exchange.time is None
     return receipt
-
-
-def _batch(receipts: list[Receipt], told: list[Outcome | None]) -> Batch:
-    kept = [
-        None
-        if receipt.request is None and receipt.answer is None
-        else (receipt.request, receipt.answer, receipt.subject, False)
-        for receipt in receipts
-    ]
-    outcomes = [
-        (*clean(to_outcome_row(each)), each.comment, each.demonstration, each.subject, False)
-        for each in told
-        if each is not None
-    ]
-    return [clean(to_row(receipt)) for receipt in receipts], kept, [], outcomes
 
 
 def _unknown(place: str, page: list[_Read], done: Imported) -> list[_Read]:

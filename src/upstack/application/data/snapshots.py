@@ -1,0 +1,47 @@
+"""Frozen sets of rows: what a student learned from, named by what it is."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from upstack import __version__
+from upstack.application.data.curate import Curated
+from upstack.core.store.rows import moment
+from upstack.core.store.students import SnapshotRow, keep_snapshot
+from upstack.inference.distill.lessons import Lesson
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is in a snapshot."""
+
+    task: str
+    rows: tuple[tuple[str, str], ...]  # id, digest of what it teaches
+    dropped: tuple[tuple[str, str], ...]  # id, why
+    code: str  # version of this program
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A manifest, and the lessons that it lists."""
+
+    id: str
+    lessons: tuple[Lesson, ...]
+
+
+def freeze(place: str, task: str, curated: Curated, now: float) -> Snapshot:
+    """Keep what there is to learn now."""
+    manifest = Manifest(
+        task,
+        tuple((each.id, _digest(each)) for each in curated.lessons),
+        tuple(sorted(curated.dropped.items())),
+        __version__,
+    )
+    text = msgspec.json.encode(manifest)
+    own_id = hashlib.sha256(text).hexdigest()
+    keep_snapshot(place, SnapshotRow(own_id, task, moment(now), text.decode()))
+    return Snapshot(own_id, curated.lessons)
+
+
+def _digest(lesson: Lesson) -> str:
+    return hashlib.sha256(msgspec.json.encode(lesson)).hexdigest()[:16]

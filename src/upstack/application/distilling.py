@@ -1,0 +1,120 @@
+"""When a task's student is made anew, from which rung of the ladder, and which students there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from upstack.application.data.curate import Curated
+from upstack.application.data.snapshots import Snapshot
+from upstack.application.proving.pupils import Learnt, Pupils
+from upstack.application.proving.rows import route_of, student_of
+from upstack.core.errors import EvidenceError
+from upstack.core.store import proofs
+from upstack.core.store.rows import moment
+from upstack.core.store.standings import Summary
+from upstack.core.store.students import StudentRow, end_students, keep_student, students_of
+from upstack.foundation.students.encoder import Encoder
+from upstack.foundation.students.student import digest_of
+from upstack.inference.distill.training import Teacher, Trained, train
+
+_TIMED = 50  # answers by which a student's time is measured
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What the loop of a task is to do."""
+
+    task: str
+    reference: tuple[str, ...]  # names that the teacher's route goes by
+    schema: Mapping[str, Any] | None = None
+    fewest: int = 50  # lessons for a first student
+    growth: float = 1.3  # of what there is to learn, for the next
+
+
+class Distiller:
+    """Makes the students of one task. Blocks."""
+
+    def __init__(self, place: str, wish: Wish, pupils: Pupils, encoder: Encoder | None = None) -> None:
+        self._place, self._wish, self._pupils, self._encoder = place, wish, pupils, encoder
+        self.why: str | None = None  # there is no student, or no newer one
+
+    def arms(self) -> tuple[tuple[str, str], ...]:
+        """The routes of the students that live, with their versions: the one that serves, and the newest."""
+        return tuple((route_of(each.id, each.task), each.id) for each in self._living())
+
+    def is_due(self, curated: Curated, now: float) -> bool:  # noqa: ARG002
+        """Whether there is so much more to learn that a new student is worth an attempt."""
+        living = self._living()
+        least = self._wish.fewest
+        if living:
+            newest = self._pupils.learnt(living[-1].id)
+            least = self._wish.growth * newest.weight
+        return curated.weight >= least
+
+    def distil(self, snapshot: Snapshot, now: float) -> StudentRow | None:
+        """Train on a snapshot; None where nothing comes of it, and `why` says so."""
+        encode, encoder = (self._encoder, self._encoder.digest) if self._encoder is not None else (None, None)
+        teacher = Teacher(self._wish.task, self._wish.schema, snapshot.id)
+        try:
+            trained = train(snapshot.lessons, teacher, encode, encoder)
+        except EvidenceError as error:
+            self.why = error.message
+            return None
+        model = trained.student.to_bytes()
+        learnt = _learnt(trained, snapshot)
+        row = StudentRow(
+            digest_of(model), self._wish.task, moment(now), snapshot.id, msgspec.json.encode(learnt).decode()
+        )
+        keep_student(self._place, row, model)
+        self._pupils.take(row, model)
+        self._retire(row, now)
+        return row
+
+    def disputed(self, curated: Curated) -> list[str]:
+        """Lessons of the teacher's that the newest student would have answered otherwise."""
+        living = self._living()
+        if not living:
+            return []
+        newest = living[-1].id
+        return [
+            each.id
+            for each in curated.lessons
+            if not each.human and self._pupils.answer(newest, each.id, each.text).content != each.answer.strip()
+        ]
+
+    def _living(self) -> list[StudentRow]:
+        return [each for each in students_of(self._place, self._wish.task) if each.ended_at is None]
+
+    def _retire(self, newest: StudentRow, now: float) -> None:
+        """End all but the newest and the one that serves."""
+        serving = proofs.history(self._place, self._wish.task).in_force
+        arms = msgspec.json.decode(serving.summary, type=Summary).arms if serving is not None else ()
+        kept = {newest.id, *(student_of(route) for route, _ in arms)}
+        old = [each.id for each in self._living() if each.id not in kept]
+        if old:
+            end_students(self._place, old, moment(now), f"replaced by {newest.id}")
+
+
+def _learnt(trained: Trained, snapshot: Snapshot) -> Learnt:
+    lessons: Sequence[Any] = snapshot.lessons
+    return Learnt(
+        rung=trained.student.facts.rung,
+        lessons=len(lessons),
+        human=sum(each.human for each in lessons),
+        weight=sum(each.weighs for each in lessons),
+        accuracy=trained.accuracy,
+        seconds=_seconds(trained, [each.text for each in lessons[-_TIMED:]]),
+        unseen={name: (said.content, said.confidence, said.strange) for name, said in trained.unseen.items()},
+        encoder=trained.student.facts.encoder,
+    )
+
+
+def _seconds(trained: Trained, texts: Sequence[str]) -> float:
+    """What an answer takes, on average."""
+    began = time.process_time()
+    for text in texts:
+        trained.student.say(text)
+    return (time.process_time() - began) / max(1, len(texts))

@@ -1,0 +1,72 @@
+"""THE CLOSED LOOP of one task, on one screen: what a ledger holds becomes a student, and a student a plan that serves.
+
+    capture -> curate -> distil -> certify -> promote -> watch -> revoke
+
+Each step is a function of what the ledger holds, and keeps what it made there under the name of what it is: a turn that
+is killed anywhere is taken up by the next, which comes to the same. Needs the extra `learn`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from msgspec.structs import replace
+
+from upstack.application.data.capture import capture
+from upstack.application.data.curate import Curated, curate
+from upstack.application.data.snapshots import Snapshot, freeze
+from upstack.application.distilling import Distiller, Wish
+from upstack.application.proving.prover import Picture, Prover
+from upstack.application.proving.pupils import Pupils
+from upstack.core.types import Terms
+from upstack.foundation.students.encoder import Encoder
+from upstack.inference.strategies.plain import Confidence
+from upstack.inference.strategies.policy import Policy
+
+
+class Loop:
+    """One task of one ledger. Blocks."""
+
+    def __init__(
+        self,
+        place: str,
+        wish: Wish,
+        terms: Terms,
+        pupils: Pupils,
+        encoder: Encoder | None = None,
+        keystore: str | None = None,
+    ) -> None:
+        """`terms`: what is to be proved, of other arms than students; these are added as they come."""
+        self._place, self._wish, self._terms, self._keystore = place, wish, terms, keystore
+        self._pupils = pupils
+        self._distiller = Distiller(place, wish, pupils, encoder)
+        self._prover = Prover(place, keystore, pupils=pupils)
+        self._curated = Curated((), {}, {})
+
+    def turn(self, now: float) -> Picture:
+        """Go round once, at `now` in Unix seconds."""
+        curated = self._curate()
+        if self._distiller.is_due(curated, now):
+            self._distiller.distil(self._freeze(curated, now), now)
+        return self._prover.look(self._wish.task, self.terms(), now)
+
+    def terms(self) -> Terms:
+        """What is to be proved, the students there are among the arms."""
+        return replace(self._terms, arms=(*self._terms.arms, *self._distiller.arms()))
+
+    def unproved(self, threshold: float) -> Policy | None:
+        """The newest student wherever it is that sure, with nothing proved: for comparison, and never the default."""
+        arms = self._distiller.arms()
+        return None if not arms else Policy(Confidence(arms[-1][0]), -math.log(threshold))
+
+    def disputed(self) -> list[str]:
+        """Rows to learn from of which the newest student says something else than the teacher did."""
+        return self._distiller.disputed(self._curated)
+
+    def _curate(self) -> Curated:
+        rows = capture(self._place, self._wish.task, self._wish.reference, self._keystore)
+        self._curated = curate(self._place, self._wish.task, rows)
+        return self._curated
+
+    def _freeze(self, curated: Curated, now: float) -> Snapshot:
+        return freeze(self._place, self._wish.task, curated, now)

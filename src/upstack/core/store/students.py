@@ -1,0 +1,95 @@
+"""Students and the snapshots they learned from, as a ledger keeps them. What is written is written in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from upstack.core.store.engine import saying, transaction
+from upstack.core.store.reading import reading, to_bytes
+from upstack.core.store.tables import snapshots, students
+
+_LIVE = "SELECT id, task, created_at, snapshot, summary, ended_at, ended_why FROM students WHERE task = ?"
+_ONE = "SELECT id, task, created_at, snapshot, summary, ended_at, ended_why FROM students WHERE id = ?"
+_MODEL = "SELECT model FROM students WHERE id = ?"
+_TASKS = "SELECT DISTINCT task FROM students WHERE ended_at IS NULL ORDER BY task"
+_SNAPSHOT = "SELECT id, task, created_at, manifest FROM snapshots WHERE id = ?"
+_SNAPSHOTS = "SELECT id, task, created_at FROM snapshots WHERE task = ? ORDER BY created_at, id"
+
+
+class StudentRow(msgspec.Struct, frozen=True):
+    """A student, its model apart. Times as the ledger has them."""
+
+    id: str
+    task: str
+    created_at: str
+    snapshot: str
+    summary: str  # JSON
+    ended_at: str | None = None
+    ended_why: str | None = None
+
+
+class SnapshotRow(msgspec.Struct, frozen=True):
+    """A frozen set of rows."""
+
+    id: str
+    task: str
+    created_at: str
+    manifest: str  # JSON
+
+
+def keep_snapshot(place: str, snapshot: SnapshotRow) -> None:
+    """Keep a snapshot, where it is not there."""
+    with saying(place), transaction(place, write=True) as database:
+        if database.execute(sa.select(snapshots.c.id).where(snapshots.c.id == snapshot.id)).first() is None:
+            database.execute(snapshots.insert().values(**msgspec.structs.asdict(snapshot)))
+
+
+def keep_student(place: str, student: StudentRow, model: bytes) -> None:
+    """Keep a student, where it is not there. One that ended and comes about again lives again."""
+    values = msgspec.structs.asdict(student)
+    with saying(place), transaction(place, write=True) as database:
+        database.execute(students.delete().where(students.c.id == student.id))
+        database.execute(students.insert().values(**values, model=model))
+
+
+def end_students(place: str, ids: Sequence[str], at: str, why: str) -> None:
+    """End students, and remove their models."""
+    these = sa.and_(students.c.id.in_(ids), students.c.ended_at.is_(None))
+    with saying(place), transaction(place, write=True) as database:
+        database.execute(students.update().where(these).values(ended_at=at, ended_why=why, model=None))
+
+
+def students_of(place: str, task: str) -> list[StudentRow]:
+    """All students there ever were of a task, the oldest first."""
+    with reading(place) as ask:
+        return [StudentRow(*row) for row in ask(f"{_LIVE} ORDER BY created_at, id", task)]
+
+
+def student_row(place: str, student: str) -> StudentRow | None:
+    """A student by its id."""
+    with reading(place) as ask:
+        rows = ask(_ONE, student)
+    return StudentRow(*rows[0]) if rows else None
+
+
+def model_of(place: str, student: str) -> bytes | None:
+    """A student's file; None where it was removed, or never was."""
+    with reading(place) as ask:
+        rows = ask(_MODEL, student)
+    return to_bytes(rows[0][0]) if rows else None
+
+
+def snapshot_of(place: str, snapshot: str) -> SnapshotRow | None:
+    """A snapshot with its manifest."""
+    with reading(place) as ask:
+        rows = ask(_SNAPSHOT, snapshot)
+    return SnapshotRow(*rows[0]) if rows else None
+
+
+def snapshots_of(place: str, task: str) -> list[tuple[str, str, str]]:
+    """Id, task and time of a task's snapshots, the oldest first."""
+    with reading(place) as ask:
+        return [(str(row[0]), str(row[1]), str(row[2])) for row in ask(_SNAPSHOTS, task)]

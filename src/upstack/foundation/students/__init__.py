@@ -1,0 +1,1 @@
+"""Students: small models of one's own, served by numpy alone. Trained by `inference.distill`."""

@@ -1,0 +1,1 @@
+"""Distillation: from what a teacher answered, and people put right, to a small model of one's own. Pure."""
