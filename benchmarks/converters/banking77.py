@@ -5,7 +5,7 @@ something to a model, a grader's report and a reader; a number without a name (7
 number. Truth and content are written alike, so they compare as they are. The messages hold the question alone: the
 few-shot prompt the models were really given is not recorded, so tokens (characters / 4) are far below the true ones.
 
-The training rows have truth and no answers: they are what a task can start from.
+The few-shot rows and the training rows have truth and no answers: they are what a task can start from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROUTES = {
 
 
 def convert(data: Path | None, out: Path, file: Path | None) -> Iterator[str]:
-    """Write `banking77.jsonl.gz` and, unless a file is named, `banking77-start.jsonl.gz`."""
+    """Write `banking77.jsonl.gz`; unless a file is named `banking77-start.jsonl.gz` (few-shot) and `-train`."""
     names = ("dev",) if file else ("dev", "more")
     sources = [source_file(data, f"banking77/{name}_gpt4.csv", file) for name in names]
     labels = _label_names(data, sources[0])
@@ -41,12 +41,13 @@ def convert(data: Path | None, out: Path, file: Path | None) -> Iterator[str]:
         yield "fewshot_train.csv is not there: labels stay numbers"
     yield write_set(out / "banking77.jsonl.gz", _rows(sources, labels))
     if file is None:
-        try:
-            start = source_file(data, "banking77/train.csv")
-        except MissingSetError as missing:
-            yield f"no start set: {missing}"
-            return
-        yield write_set(out / "banking77-start.jsonl.gz", _rows([start], labels))
+        for name, stem in (("fewshot_train", "start"), ("train", "train")):
+            try:
+                rows = source_file(data, f"banking77/{name}.csv")
+            except MissingSetError as missing:
+                yield f"no {stem} set: {missing}"
+                continue
+            yield write_set(out / f"banking77-{stem}.jsonl.gz", _rows([rows], labels))
 
 
 def _label_names(data: Path | None, source: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from upstack.application.data.capture import capture
 from upstack.application.data.curate import Curated, curate
 from upstack.application.data.snapshots import Snapshot, freeze
 from upstack.application.distilling import Distiller, Wish
+from upstack.application.proving.parts import Parts
 from upstack.application.proving.prover import Picture, Prover
 from upstack.application.proving.pupils import Pupils
 from upstack.core.types import Terms
@@ -41,6 +42,7 @@ class Loop:
         self._pupils = pupils
         self._distiller = Distiller(place, wish, pupils, encoder)
         self._prover = Prover(place, keystore, pupils=pupils)
+        self._parts = Parts()
         self._curated = Curated((), {}, {})
 
     def turn(self, now: float) -> Picture:
@@ -65,7 +67,7 @@ class Loop:
 
     def _curate(self) -> Curated:
         rows = capture(self._place, self._wish.task, self._wish.reference, self._keystore)
-        self._curated = curate(self._place, self._wish.task, rows)
+        self._curated = curate(self._place, self._wish.task, rows, self._parts)
         return self._curated
 
     def _freeze(self, curated: Curated, now: float) -> Snapshot:

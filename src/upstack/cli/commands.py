@@ -14,6 +14,7 @@ import typer
 from upstack import __version__
 from upstack.cli.keys import app as keys_app
 from upstack.cli.ledger import app as ledger_app
+from upstack.cli.loop import app as loop_app
 from upstack.cli.options import ConfigOption, JsonOption, LedgerOption, ReplayedOption, UrlOption, config_path
 from upstack.cli.tasking import app as tasks_app
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(loop_app, name="loop")
 
 
 @app.callback(invoke_without_command=True)

@@ -140,6 +140,7 @@ class Terms(msgspec.Struct, frozen=True):
     maturity_days: float
     judge: str | None = None  # a route that judges disagreements
     label_rate: float = 1.0  # chance that one is put before a human, too
+    labelled: bool = False  # people say of disagreements what is right: to choose plans by, one is not yet a loss
     aim: float = 1.0  # a plan that seems to lose more than that, over the reference, does not serve though it is proved
 
 

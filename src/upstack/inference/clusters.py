@@ -47,6 +47,53 @@ def clusters(texts: Sequence[str]) -> list[int]:
     return [_root(parents, index) for index in range(len(texts))]
 
 
+class Clusters:
+    """Texts that come one by one. What was said of one stays, whatever comes later, however often it is looked."""
+
+    def __init__(self) -> None:
+        """There are none yet."""
+        self._parents: list[int] = []
+        self._sets: list[set[str]] = []
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, int] = {}
+        self._buckets: dict[tuple[int, ...], list[int]] = {}
+
+    def __len__(self) -> int:
+        """How many texts there are."""
+        return len(self._parents)
+
+    def add(self, text: str) -> int:
+        """Take a text; gives the index of the first one of its cluster, which may be itself."""
+        from rensa import RMinHash  # noqa: PLC0415 - an extra's
+
+        index = len(self._parents)
+        self._parents.append(index)
+        folded = " ".join(text[:_LONGEST].encode("utf-8", "replace").decode().casefold().split())
+        same = self._first.setdefault(folded, index)
+        if same != index:
+            self._sets.append(set())
+            self._parents[index] = same
+            return _root(self._parents, index)
+        shingles = _shingles(folded)
+        self._counts.update(shingles)
+        most = max(_FEW, _COMMON * len(self._first))
+        shingles = {each for each in shingles if self._counts[each] <= most}
+        self._sets.append(shingles)
+        if shingles:
+            (digest,) = RMinHash.digests_from_token_sets([list(shingles)], _BANDS * _DEPTH, 1)
+            self._place(index, digest)
+        return _root(self._parents, index)
+
+    def _place(self, index: int, digest: Sequence[int]) -> None:
+        for band in range(_BANDS):
+            bucket = self._buckets.setdefault((band, *digest[band * _DEPTH : (band + 1) * _DEPTH]), [])
+            for other in bucket:
+                if _alike(self._sets[index], self._sets[other]):
+                    _join(self._parents, index, other)
+            if len(bucket) < _COMPARED:
+                bucket.append(index)
+
+
 def place_of(text: str, seed: int) -> float:
     """Where in 0 to 1 a cluster stands, by the text it began with: for ever the same, whatever else there is."""
     digest = hashlib.sha256(f"{seed}\0{text}".encode("utf-8", "surrogatepass")).digest()

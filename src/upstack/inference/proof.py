@@ -33,6 +33,7 @@ class Standing(msgspec.Struct, frozen=True):
     policy: Policy
     checks: int
     excess: float  # mean
+    seems: float  # a standard error above it
     low: float
     high: float
     cost_ratio: float  # to the reference's
@@ -65,7 +66,7 @@ def most_of(terms: Terms) -> float:
 def plans_of(board: Board, fit: Sequence[int], cluster: Sequence[int], terms: Terms, delta: float) -> list[Policy]:
     """Choose plans and their order, by the fit rows alone; `cluster` of all rows of the board."""
     rows = np.array(fit)
-    aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)), terms.aim)
+    aim = Aim(terms.max_loss, delta, float(board.costs[rows, 0].mean()), max(_HORIZON, len(rows)), terms.labelled)
     choices = in_order(propose(board, rows, np.array(cluster), terms.strategy, aim))
     strategy = choices[0].prospect.strategy() if choices else None
     return [msgspec.convert({"strategy": strategy, "threshold": each.threshold}, Policy) for each in choices]
@@ -86,12 +87,12 @@ def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: flo
 def best(standing: Sequence[Standing], aim: float = 1.0) -> int | None:
     """The place of the cheapest plan that may serve; None where none may, or none is cheaper than the reference.
 
-    One whose mean excess is above `aim` does not.
+    One that may well lose more than `aim` does not: whose mean excess is not a standard error below.
 
     All up to the furthest are proved at once, so that the choice among them is free.
     """
     last = furthest([each.proved for each in standing])
-    may = [at for at in range(0 if last is None else last + 1) if standing[at].excess <= aim]
+    may = [at for at in range(0 if last is None else last + 1) if standing[at].seems <= aim]
     found = min(may, key=lambda at: standing[at].cost_ratio, default=None)
     return found if found is not None and standing[found].cost_ratio < 1.0 else None
 
@@ -123,6 +124,14 @@ def _all(board: Board) -> Rows:
     return np.arange(len(board.rows))
 
 
+def _seems(excess: Floats) -> float:
+    """A standard error above the mean; few that are all alike may yet be followed by another."""
+    if not len(excess):
+        return 1.0
+    seen = np.append(excess, [1.0, -1.0])
+    return float(excess.mean() + seen.std() / np.sqrt(len(seen)))
+
+
 def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: float) -> Standing:
     excess, costs = table.at(policy.threshold, _all(board))
     most = most_of(terms)
@@ -133,6 +142,7 @@ def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: f
         policy=policy,
         checks=len(board.rows),
         excess=float(excess.mean()) if board.rows else 0.0,
+        seems=_seems(excess),
         low=band.low,
         high=band.high,
         cost_ratio=float(costs.sum()) / reference if reference else 1.0,

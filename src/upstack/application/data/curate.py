@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from upstack.application.data.capture import Captured
-from upstack.application.proving.parts import decide
+from upstack.application.proving.parts import Parts
 from upstack.core.store.checks import Part, read_parts
 from upstack.core.store.proofs import keep_parts
 from upstack.core.traffic import text_of
@@ -27,10 +27,10 @@ class Curated(msgspec.Struct, frozen=True):
         return sum(each.weighs for each in self.lessons)
 
 
-def curate(place: str, task: str, rows: Sequence[Captured]) -> Curated:
-    """Decide parts, which are kept, and choose the rows to learn from."""
+def curate(place: str, task: str, rows: Sequence[Captured], decided: Parts) -> Curated:
+    """Decide parts, which are kept, and choose the rows to learn from; `decided` is the same at each look."""
     known = read_parts(place, task)
-    new = decide([(row.id, text_of(row.messages), row.check) for row in rows], known)
+    new = decided.decide([(row.id, text_of(row.messages), row.check) for row in rows], known)
     keep_parts(place, task, new)
     parts = {each.id: each for each in (*known, *new)}
     lessons: list[Lesson] = []

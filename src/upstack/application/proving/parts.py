@@ -5,30 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upstack.core.store.checks import Part
-from upstack.inference.clusters import clusters, place_of
+from upstack.inference.clusters import Clusters, place_of
 from upstack.inference.proof import FIT_SHARE
 
 
-def decide(rows: Sequence[tuple[str, str, bool]], known: Sequence[Part]) -> list[Part]:
-    """Decide for the rows that are new: id, prompt, and whether the coin fell. They stand in the order of their ids.
+class Parts:
+    """Decides of one task's rows, in the order of their ids: again and again the same."""
 
-    What is nearly the same as an earlier one goes where that went; of evidence the first alone counts. What is no check
-    is learned from, whatever it looks like: its coin decided that.
-    """
-    parts = {each.id: each for each in known}
-    taken = {each.cluster for each in known if each.part == "evidence"}
-    texts = [text for _, text, _ in rows]
-    leaders: dict[int, Part] = {}  # by root of the clusters that there are now: the first of its members
-    found: list[Part] = []
-    for (row_id, text, check), root in zip(rows, clusters(texts), strict=True):
-        part = parts.get(row_id)
-        if part is None:
-            part = _part(row_id, text, leaders.get(root), taken, check=check)
-            found.append(part)
+    def __init__(self) -> None:
+        """Nothing has been looked at."""
+        self._clusters = Clusters()
+        self._leaders: dict[int, Part] = {}  # by cluster: what was decided of its first
+        self._taken: set[str] = set()
+        self._seen: list[str] = []
+
+    def decide(self, rows: Sequence[tuple[str, str, bool]], known: Sequence[Part]) -> list[Part]:
+        """Decide for the rows that are new: id, prompt, and whether the coin fell. They stand in the order of their ids.
+
+        What is nearly the same as an earlier one goes where that went; of evidence the first alone counts. What is no
+        check is learned from, whatever it looks like: its coin decided that.
+        """
+        if [row_id for row_id, _, _ in rows[: len(self._seen)]] != self._seen:  # one came late, or is gone
+            self.__init__()  # type: ignore[misc]
+        parts = {each.id: each for each in known}
+        found: list[Part] = []
+        for row_id, text, check in rows[len(self._seen) :]:
+            root = self._clusters.add(text)
+            part = parts.get(row_id)
+            if part is None:
+                part = _part(row_id, text, self._leaders.get(root), self._taken, check=check)
+                found.append(part)
             if part.part == "evidence":
-                taken.add(part.cluster)
-        leaders.setdefault(root, part)
-    return found
+                self._taken.add(part.cluster)
+            self._leaders.setdefault(root, part)
+            self._seen.append(row_id)
+        return found
 
 
 def _part(row_id: str, text: str, leader: Part | None, taken: set[str], *, check: bool) -> Part:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from upstack.application.proving.parts import decide
+from upstack.application.proving.parts import Parts
 from upstack.application.proving.pupils import Pupils
 from upstack.application.proving.rows import CheckedRow, cost_of, to_row
 from upstack.core.errors import EvidenceError
@@ -38,6 +38,8 @@ PATIENCE_S = 1800.0  # that the other routes of a check may take to answer
 GROWTH = 1.3  # of the checks, before plans are chosen anew
 EXPIRED = "expired"
 _RENEWAL = 0.8  # of a certificate's life, from when on it is earned anew
+_PRIOR, _DOUBT = 0.1, 4  # excess that a disagreement is taken to have, as if so many had been labelled
+_PAYBACK = 1000  # requests in which more checks have to be paid by what they save
 _MARGIN = 0.98  # of the cost of the plan in service: another has to be that much cheaper
 FRESH = 30  # checks of which no earlier attempt knew, without which a later one promotes nothing
 
@@ -60,6 +62,7 @@ class Picture(msgspec.Struct, frozen=True):
     watched: Watched | None = None
     unlabelled: tuple[str, ...] = ()  # checks of which a label would tell something
     needed: tuple[str, ...] = ()  # those of them that the first plan without a proof waits for, in request order
+    eager: bool = False  # more checks than usual would soon pay: a much cheaper plan is in sight
     watching: tuple[str, ...] = ()  # checks since the promotion of which a label would tell something
     why: str | None = None  # nothing is certified
     did: tuple[str, ...] = ()  # what this look changed
@@ -72,6 +75,7 @@ class Prover:
         self, place: str, keystore: str | None = None, *, acts: bool = True, pupils: Pupils | None = None
     ) -> None:
         """Not `acts`: it looks, and changes nothing. `pupils`: the students of the ledger."""
+        self._decided: dict[str, Parts] = {}
         self._pupils = pupils or Pupils(place)
         self._place, self._keystore, self._acts = place, keystore, acts
         self._hopeless: dict[tuple[str, bytes, str], int] = {}  # of what, since when: of how many checks no plan came
@@ -121,7 +125,10 @@ class Prover:
 
     def _parts(self, task: str, rows: Sequence[CheckedRow]) -> dict[str, Part]:
         known = read_parts(self._place, task)
-        new = decide([(row.id, prompt_of(row), True) for row in rows], known)
+        known_ids = {each.id for each in known}
+        if all(row.id in known_ids for row in rows):
+            return {each.id: each for each in known}
+        new = self._decided.setdefault(task, Parts()).decide([(row.id, prompt_of(row), True) for row in rows], known)
         if self._acts:
             proofs.keep_parts(self._place, task, new)
         return {each.id: each for each in (*known, *new)}
@@ -168,7 +175,7 @@ class Prover:
         count = len(fit) + len(evidence)
         stale = going_on is None or going_on.terms != claim
         certificate = picture.certificate
-        grown = going_on is not None and certificate is None and count >= GROWTH * going_on.rows
+        grown = going_on is not None and certificate is None and count >= GROWTH * going_on.rows and not terms.labelled
         due = going_on is not None and _is_due(certificate, now) and going_on.since != since
         if len(fit) < proof.FEWEST or not (stale or grown or due):
             return msgspec.structs.replace(picture, submission=None if stale else going_on)
@@ -211,6 +218,7 @@ class Prover:
             standings=tuple(standings),
             fresh=fresh,
             unlabelled=unlabelled,
+            eager=_pays(standings, certificate, terms.aim),
             needed=() if first is None else tuple(evidence[at].id for at in first.unjudged),
         )
         best = proof.best(standings, terms.aim)
@@ -332,7 +340,19 @@ def _board(rows: Sequence[CheckedRow], terms: Terms, *, evidence: bool = True) -
     if terms.judge is not None:
         for at, row in enumerate(rows):
             _put_right(board, at, row, terms, evidence=evidence)
+    elif terms.labelled and not evidence:
+        _guess(board)
     return board
+
+
+def _guess(board: Board) -> None:
+    """Take disagreements that nobody has labelled for what the labelled ones are on average."""
+    differ = board.classes[:, 1:] != board.classes[:, :1]
+    excess = board.losses[:, 1:] - board.losses[:, :1]
+    known = differ & board.labelled[:, None]
+    usual = (float(excess[known].sum()) + _PRIOR * _DOUBT) / (int(known.sum()) + _DOUBT)
+    rows, columns = (differ & ~board.labelled[:, None]).nonzero()
+    board.losses[rows, columns + 1] = usual
 
 
 def _put_right(board: Board, at: int, row: CheckedRow, terms: Terms, *, evidence: bool) -> None:
@@ -370,6 +390,19 @@ def _floor(picture: Picture, evidence: Sequence[CheckedRow]) -> str | None:
     if submission is not None and submission.number > 1 and picture.fresh < FRESH:
         return f"proved, and waits for {FRESH} checks that no earlier attempt knew; there are {picture.fresh}"
     return None
+
+
+def _pays(standings: Sequence[Standing], certificate: proofs.Certificate | None, aim: float) -> bool:
+    """Whether making all requests checks until a cheaper plan is proved is soon paid by what that will save."""
+    now = 1.0 if certificate is None else msgspec.json.decode(certificate.summary, type=Summary).cost_ratio
+    last = next((at for at, each in enumerate(standings) if each.checks_left is None), len(standings))
+    hopeful = [at for at in range(last) if standings[at].excess <= aim and not standings[at].proved]
+    for at in hopeful:
+        left = max(each.checks_left or 0 for each in standings[: at + 1])
+        saved = now - standings[at].cost_ratio
+        if saved > 0 and left * (1.0 - now) / saved <= _PAYBACK:
+            return True
+    return False
 
 
 def _is_better(

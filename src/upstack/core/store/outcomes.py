@@ -49,6 +49,16 @@ def newest_of_episode(place: Path | str, episode: str, key: str | None) -> str |
     return None if rows[0][0] is None else str(rows[0][0])
 
 
+def told_by(place: Path | str, source: str) -> list[tuple[str, float]]:
+    """What a source told of: ids of receipts, and when (Unix seconds), in that order."""
+    with reading(str(place)) as ask:
+        rows = ask(
+            "SELECT receipt, created_at FROM outcomes WHERE source = ? AND receipt IS NOT NULL ORDER BY created_at, id",
+            source,
+        )
+    return [(str(receipt), to_seconds(created_at)) for receipt, created_at in rows]
+
+
 def earlier(place: Path | str, outcome: Outcome, keystore: str | None = None) -> Earlier:
     """What the ledger has that an outcome must know before it is recorded."""
     about = "receipt" if outcome.receipt is not None else "episode"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LONGEST_WORD = 100  # characters; a longer one is unknown
 _MOST_TOKENS = 256
 _REMEMBERED = 20_000  # words taken apart
+_VECTORS = 10_000  # kept: 15 MB of 384 numbers each
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -51,13 +52,22 @@ class Encoder:
         tensors, _ = from_bytes(_bytes(weights), str(weights))
         self._tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
         self.digest = _digest(folder)
+        self._seen: dict[str, Floats] = {}
         try:
             self("x")
         except (KeyError, ValueError) as error:
             raise ConfigError(f"{folder}: its weights are not those of a BERT encoder: {error}") from None
 
     def __call__(self, text: str) -> Floats:
-        """The vector of a text, of length 1."""
+        """The vector of a text, of length 1. It is kept for a while: a request that is served may be learned from."""
+        found = self._seen.get(text)
+        if found is None:
+            if len(self._seen) >= _VECTORS:
+                self._seen.clear()
+            found = self._seen[text] = self._encode(text)
+        return found
+
+    def _encode(self, text: str) -> Floats:
         import numpy as np  # noqa: PLC0415 - an extra's
 
         tensors, shape = self._tensors, self._shape

@@ -52,6 +52,7 @@ class Prospect(msgspec.Struct, frozen=True):
     plain: Strategy | None = None
     learned: Learned | None = None
     trained: Trained | None = None
+    labels: bool = False  # people will say what is right, which the fit rows do not: all thresholds are worth trying
 
     def strategy(self) -> Strategy:
         """What is served, as trained on all fit rows."""
@@ -69,7 +70,8 @@ class Prospect(msgspec.Struct, frozen=True):
         found: list[Option] = []
         for each in self.options:
             before = found[-1].cost if found else self.doing_nothing
-            if before - each.cost >= _STEP * self.doing_nothing and each.chance >= _LEAST:
+            worth_it = self.labels or each.chance >= _LEAST
+            if before - each.cost >= _STEP * self.doing_nothing and worth_it:
                 found.append(each)
         return found
 
@@ -93,7 +95,7 @@ class Aim(msgspec.Struct, frozen=True):
     delta: float
     doing_nothing: float  # USD a request
     checks: int  # that there will be; 0: nothing is to be proved, the cheapest that seems no worse will do
-    expected: float = 1.0  # excess above which a plan is not tried, as far as the fit rows tell
+    labels: bool = False  # people will say what is right of disagreements
 
     def chance(self, excess: Floats, shift: float | None = None) -> float:
         """How likely the evidence will prove a plan that did so on the fit rows, about.
@@ -144,6 +146,7 @@ def _plain(strategy: Strategy, table: Table, fit: Rows, aim: Aim, shifts: Sequen
         _options(table, thresholds, fit, aim, shifts),
         aim.doing_nothing,
         strategy,
+        labels=aim.labels,
     )
 
 
@@ -154,8 +157,7 @@ def _options(
     chances, costs = [], []
     for at, threshold in enumerate(thresholds):
         excess, paid = table.at(threshold, fit)
-        chance = aim.chance(excess, shifts[at] if shifts else None)
-        chances.append(chance if float(excess.mean()) <= aim.expected else 0.0)
+        chances.append(aim.chance(excess, shifts[at] if shifts else None))
         costs.append(float(paid.mean()))
     nested = np.maximum.accumulate(chances[::-1])[::-1].tolist()
     return tuple(map(Option, thresholds, costs, nested))

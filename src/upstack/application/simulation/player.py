@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,13 +19,15 @@ from upstack.application.loop import Loop
 from upstack.application.proving.prover import Picture, policy_of
 from upstack.application.proving.pupils import Pupils, answer_of
 from upstack.application.proving.rows import student_of
-from upstack.core.errors import EvidenceError, LedgerError
+from upstack.application.simulation.stream import VERSION, Stream
+from upstack.core.errors import LedgerError
 from upstack.core.store.batches import batch_of
 from upstack.core.store.ids import id_of, outcome_id
+from upstack.core.store.outcomes import told_by
 from upstack.core.store.reading import known_ids
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.core.types import Attempt, Outcome, Price, Receipt, Usage
+from upstack.core.types import Attempt, Outcome, Receipt, Usage
 from upstack.foundation.students.student import read_by_student
 from upstack.inference.backtest.board import as_answer
 from upstack.inference.cost import cost
@@ -35,26 +36,10 @@ from upstack.inference.router import shadow_task
 from upstack.inference.strategies.base import Ask, Take
 from upstack.inference.strategies.policy import Policy
 
-_START = 1_767_225_600.0  # 2026-01-01: when the first request comes in
-_BETWEEN_S = 60.0
 _LOOK = 25  # requests between turns of the loop
 _SHARE_BEFORE = 0.2  # of the labels, that may be spent before there are plans to prove
 _SHARE_AFTER = 0.2  # of the labels, that are kept to watch the plan in service
-
-
-class Stream(msgspec.Struct, frozen=True):
-    """What is to be played."""
-
-    task: str
-    rows: tuple[TrafficRow, ...]  # in the order they arrive
-    start: tuple[TrafficRow, ...]  # labelled rows known beforehand
-    reference: str
-    price: Price
-    labels: int  # that people may be asked for
-    shadow_rate: float
-    seed: int
-    threshold: float | None = None  # confidence from which a student serves without proof; None: certified
-    usd_per_second: float = 0.0  # of a student
+LABELLED = "reviewer:simulated"  # who answers what a person is asked
 
 
 class Simulation:
@@ -64,7 +49,6 @@ class Simulation:
         self._place, self._stream, self._loop, self._pupils = place, stream, loop, pupils
         self._policy: Policy | None = None
         self._picture: Picture | None = None
-        self._asked_labels = 0
         self._told: set[str] = set()
         self._rows: dict[str, TrafficRow] = {}
 
@@ -83,12 +67,20 @@ class Simulation:
         finally:
             ledger.close()
 
+    def serves(self) -> str | None:
+        """What answers now, in words; None: the reference."""
+        return None if self._policy is None else self._policy.words()
+
+    def why(self) -> str | None:
+        """Why nothing is certified."""
+        return None if self._picture is None else self._picture.why
+
     # --- One request ---------------------------------------------------------------------------------------------
 
     def _play(self, at: int) -> Iterator[Receipt]:
         """Answer a request: its receipt, and that of the reference where it was asked beside."""
         stream, row = self._stream, self._stream.rows[at]
-        rate = 0.0 if stream.threshold is not None else 1.0 if self._policy is None else stream.shadow_rate
+        rate = 0.0 if stream.threshold is not None else 1.0 if self._is_eager() else stream.shadow_rate
         fell = random.Random(f"{stream.seed}:{at}").random() < rate
         said: dict[str, RecordedAnswer] = {}
         route = self._decide(row, said)
@@ -109,6 +101,10 @@ class Simulation:
                 strategy="shadow",
                 check_of=receipt.id,
             )
+
+    def _is_eager(self) -> bool:
+        """Whether all requests are checks: nothing is proved, or something much cheaper is in sight."""
+        return self._policy is None or (self._picture is not None and self._picture.eager)
 
     def _decide(self, row: TrafficRow, said: dict[str, RecordedAnswer]) -> str:
         """Run the policy in force: which route answers."""
@@ -134,13 +130,13 @@ class Simulation:
     def _receipt(
         self, at: int, row: TrafficRow, asked: Sequence[str], route: str, said: Mapping[str, RecordedAnswer]
     ) -> Receipt:
-        created = _START + _BETWEEN_S * at
+        created = self._stream.time(at)
         attempts = tuple(self._attempt(name, said[name]) for name in asked)
         answer = said[route]
         model = route.partition("/")[2]
         usage = Usage(answer.input_tokens, answer.output_tokens)
         return Receipt(
-            id=self._id(at, row),
+            id=self._stream.id(at),
             created_at=created,
             state="answered",
             model=f"task/{self._stream.task}",
@@ -175,15 +171,11 @@ class Simulation:
             route, provider, model, version, 0, 200, None, 0.0, None, answer.latency_s or 0.0, usage, None, paid
         )
 
-    def _id(self, at: int, row: TrafficRow) -> str:
-        digest = hashlib.sha256(f"{self._stream.seed}:{row.id}".encode()).digest()
-        return id_of(_START + _BETWEEN_S * at, digest)
-
     # --- Between requests ----------------------------------------------------------------------------------------
 
     def _turn(self, ledger: Any, at: int) -> None:
         """Let the loop look, take over what serves now, and answer what it wants to be labelled."""
-        now = _START + _BETWEEN_S * at
+        now = self._stream.time(at)
         for _ in range(3):  # what was labelled may prove something
             picture = self._loop.turn(now)
             self._serve(picture)
@@ -205,14 +197,16 @@ class Simulation:
         most = self._stream.labels
         if self._stream.threshold is not None:
             wanted: Sequence[str] = self._loop.disputed()
-        elif picture.certificate is not None:
-            wanted = picture.watching
         elif picture.submission is None:
             wanted, left = picture.unlabelled, int(most * _SHARE_BEFORE) - len(self._told)
         else:
-            wanted, left = picture.needed, left - int(most * _SHARE_AFTER)
-        new = [each for each in wanted if each not in self._told and self._truth(each) is not None]
-        return new[: max(0, left)]
+            watching = [each for each in picture.watching if each not in self._told][:left]
+            left -= int(most * _SHARE_AFTER)
+            return watching or self._new(picture.needed)[: max(0, left)]
+        return self._new(wanted)[: max(0, left)]
+
+    def _new(self, wanted: Sequence[str]) -> list[str]:
+        return [each for each in wanted if each not in self._told and self._truth(each) is not None]
 
     def _truth(self, receipt: str) -> str | None:
         row = self._by_id().get(receipt)
@@ -224,11 +218,11 @@ class Simulation:
         self._told.add(receipt)
         truth = self._truth(receipt)
         assert truth is not None  # noqa: S101 - it was looked at
-        return _told(receipt, now, truth, "reviewer:simulated", None)
+        return _told(receipt, now, truth, LABELLED, None)
 
     def _by_id(self) -> dict[str, TrafficRow]:
         if not self._rows:
-            self._rows = {self._id(at, row): row for at, row in enumerate(self._stream.rows)}
+            self._rows = {self._stream.id(at): row for at, row in enumerate(self._stream.rows)}
         return self._rows
 
     def _beforehand(self) -> tuple[list[Receipt], list[Outcome]]:
@@ -237,7 +231,7 @@ class Simulation:
         for at, row in enumerate(self._stream.start):
             if row.truth is None:
                 continue
-            created = _START - _BETWEEN_S * (len(self._stream.start) - at)
+            created = self._stream.time(at - len(self._stream.start))
             digest = hashlib.sha256(f"start:{row.id}".encode()).digest()
             receipt = Receipt(
                 id=id_of(created, digest),
@@ -268,7 +262,8 @@ class Simulation:
 
     def _resume(self) -> int:
         """How many requests the ledger has already; pages are written whole, so that none is missing in between."""
-        ids = [self._id(at, row) for at, row in enumerate(self._stream.rows)]
+        self._told = {receipt for receipt, _ in told_by(self._place, LABELLED)}
+        ids = [self._stream.id(at) for at in range(len(self._stream.rows))]
         done = 0
         while done < len(ids) and ids[done] in known_ids(self._place, ids[done : done + 1]):
             done += 1
@@ -279,9 +274,6 @@ class Simulation:
             failures = ledger.record(batch_of(receipts, outcomes))
             if failures:
                 raise LedgerError(f"the ledger {self._place} did not take a row: {failures[0][1]}")
-
-
-VERSION = "recorded"  # of the reference's behaviour
 
 
 class _Seen:
@@ -312,21 +304,3 @@ def _told(receipt: str, at: float, truth: str, source: str, subject: str | None)
         demonstration=truth.encode(),
         subject=subject,
     )
-
-
-def shuffled(rows: Sequence[TrafficRow], reference: str, seed: int) -> tuple[TrafficRow, ...]:
-    """The rows that the reference answered, in the order in which they arrive. EvidenceError where there is none."""
-    answered = [row for row in rows if reference in row.answers and row.answers[reference].content]
-    if not answered:
-        seen = ", ".join(sorted({route for row in rows for route in row.answers})) or "none"
-        raise EvidenceError(f'No row has an answer of the reference "{reference}". Routes there: {seen}')
-    random.Random(seed).shuffle(answered)
-    return tuple(answered)
-
-
-def one_task(rows: Sequence[TrafficRow], path: Path) -> str:
-    """The only task of a file. EvidenceError where there are several."""
-    tasks = sorted({row.task for row in rows})
-    if len(tasks) != 1:
-        raise EvidenceError(f"{path} holds the tasks {', '.join(tasks[:8])}: say which one with --task")
-    return tasks[0]

@@ -1,0 +1,1 @@
+"""The closed loop in accelerated time, over recorded traffic."""
