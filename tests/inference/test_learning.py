@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.inference.traffic import REFERENCE, cost_of, made_rows
+from upstack.core.grams import pieces, runs, shorten
 from upstack.inference.backtest.board import Board, View
 from upstack.inference.backtest.tables import Learned, plain_table, worths
 from upstack.inference.graders.text import Exact
 from upstack.inference.learning import signs
-from upstack.core.grams import pieces, runs, shorten
 from upstack.inference.learning.scorer import Scorer
 from upstack.inference.learning.signs import Answer
 from upstack.inference.learning.training import RECIPES, Design, Recipe, Trained, out_of_fold

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from upstack.application.data.curate import Curated
 from upstack.application.data.snapshots import Snapshot
+from upstack.application.learning import Wish
 from upstack.application.proving.pupils import Learnt, Pupils
-from upstack.application.proving.rows import route_of, student_of
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
 from upstack.core.store.rows import moment
 from upstack.core.store.standings import Summary
 from upstack.core.store.students import StudentRow, end_students, keep_student, students_of
+from upstack.core.types import student_of, student_route
 from upstack.foundation.students.encoder import Encoder
 from upstack.foundation.students.student import digest_of
 from upstack.inference.distill.training import Teacher, Trained, train
 
 _TIMED = 50  # answers by which a student's time is measured
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """What the loop of a task is to do."""
-
-    task: str
-    reference: tuple[str, ...]  # names that the teacher's route goes by
-    schema: Mapping[str, Any] | None = None
-    fewest: int = 50  # lessons for a first student
-    growth: float = 1.3  # of what there is to learn, for the next
 
 
 class Distiller:
@@ -43,12 +34,12 @@ class Distiller:
 
     def arms(self) -> tuple[tuple[str, str], ...]:
         """The routes of the students that live, with their versions: the one that serves, and the newest."""
-        return tuple((route_of(each.id, each.task), each.id) for each in self._living())
+        return tuple((student_route(each.task, each.id), each.id) for each in self._living())
 
     def is_due(self, curated: Curated, now: float) -> bool:  # noqa: ARG002
         """Whether there is so much more to learn that a new student is worth an attempt."""
         living = self._living()
-        least = self._wish.fewest
+        least = float(self._wish.fewest)
         if living:
             newest = self._pupils.learnt(living[-1].id)
             least = self._wish.growth * newest.weight

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from upstack.application.data.capture import capture
 from upstack.application.data.curate import Curated, curate
 from upstack.application.data.snapshots import Snapshot, freeze
-from upstack.application.distilling import Distiller, Wish
+from upstack.application.distilling import Distiller
+from upstack.application.learning import Wish
 from upstack.application.proving.parts import Parts
 from upstack.application.proving.prover import Picture, Prover
 from upstack.application.proving.pupils import Pupils
-from upstack.core.types import Terms
-from upstack.foundation.students.encoder import Encoder
+from upstack.core.config.tables import LoopConfig
+from upstack.core.types import Terms, student_of
+from upstack.foundation.students.encoder import Encoder, encoder_of, made
 from upstack.inference.strategies.plain import Confidence
 from upstack.inference.strategies.policy import Policy
 
@@ -37,7 +39,9 @@ class Loop:
         encoder: Encoder | None = None,
         keystore: str | None = None,
     ) -> None:
-        """`terms`: what is to be proved, of other arms than students; these are added as they come."""
+        """`terms`: what is to be proved; the students among its arms are those that there are then."""
+        others = tuple(arm for arm in terms.arms if student_of(arm[0]) is None)
+        terms = replace(terms, arms=others)
         self._place, self._wish, self._terms, self._keystore = place, wish, terms, keystore
         self._pupils = pupils
         self._distiller = Distiller(place, wish, pupils, encoder)
@@ -72,3 +76,10 @@ class Loop:
 
     def _freeze(self, curated: Curated, now: float) -> Snapshot:
         return freeze(self._place, self._wish.task, curated, now)
+
+
+def loop_of(place: str, wish: Wish, terms: Terms, config: LoopConfig, keystore: str | None) -> Loop:
+    """Make the loop of a task, as it is configured. ConfigError where its encoder cannot be read."""
+    encoder = None if config.encoder is None else made(config.encoder)
+    pupils = Pupils(place, config.usd_per_hour / 3600, lambda digest: encoder_of(config.encoder, digest))
+    return Loop(place, wish, terms, pupils, encoder, keystore)

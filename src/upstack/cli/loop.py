@@ -33,7 +33,7 @@ def simulate(
     prices: Annotated[Path | None, typer.Option(help="Prices; default: STEM.prices.toml beside it.")] = None,
     shadow_rate: Annotated[float, typer.Option(help="Chance of a check once a student serves.")] = 0.05,
     seed: Annotated[int, typer.Option(help="In which order requests come in.")] = 0,
-    ledger: Annotated[Path | None, typer.Option(help="Keep the ledger here; a simulation that was cut goes on.")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Keep the ledger; one that was cut goes on.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:

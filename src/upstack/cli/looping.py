@@ -131,7 +131,9 @@ def _print(result: Result, given: Given) -> None:
         words = f"{result.accuracy:.2%}, the reference alone {result.reference_accuracy:.2%} ({less * 100:+.2f} points)"
         sheet.add_row("Accuracy", styled(words, "green" if less >= 0 else "yellow"))
     sheet.add_row("Labels", f"{result.labels_used:,} of {given.labels:,} that people may be asked for")
-    sheet.add_row("Students", f"{result.students:,} made, {result.promotions:,} promotions, {result.revocations:,} revoked")
+    sheet.add_row(
+        "Students", f"{result.students:,} made, {result.promotions:,} promotions, {result.revocations:,} revoked"
+    )
     sheet.add_row("Serves", result.serves or f"{given.reference}, the reference")
     if result.why:
         sheet.add_row("Certified", styled(f"nothing: {result.why}", "yellow"))
@@ -145,4 +147,3 @@ def _print(result: Result, given: Given) -> None:
     show(table)
     if not result.certified:
         say("Nothing of this is certified: it shows what a plain threshold would have done.", style="yellow")
-

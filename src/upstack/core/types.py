@@ -83,6 +83,17 @@ class Tls(msgspec.Struct, frozen=True):
     client_key: str | None = None
 
 
+def student_route(task: str, student: str) -> str:
+    """The name of a student's route."""
+    return f"{STUDENT}/{task}:{student}"
+
+
+def student_of(route: str) -> str | None:
+    """Which student a route is; None where it is another."""
+    provider, _, rest = route.partition("/")
+    return rest.rpartition(":")[2] if provider == STUDENT and ":" in rest else None
+
+
 class Provider(msgspec.Struct, frozen=True):
     """A supplier of tokens, ready to be called."""
 
@@ -153,6 +164,7 @@ class Proved(msgspec.Struct, frozen=True):
     words: str = ""
     expires_at: float = 0.0  # Unix seconds
     plan: bytes = b""  # the policy, as it is kept
+    eager: bool = False  # a much cheaper plan is in sight: all requests are checks until it is proved
     alarmed: bool = False  # the last one was revoked, and none has been issued since: all requests are checks
 
 
@@ -170,6 +182,8 @@ class Task(msgspec.Struct, frozen=True):
     encrypt: bool = False
     value: Picodollars | None = None  # what a good answer is worth
     refuse_unprofitable: bool = False
+    learns: bool = False  # a student of its own is among its candidates
+    schema: bytes | None = None  # JSON schema of its answers
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -218,6 +232,7 @@ class State(msgspec.Struct, frozen=True):
     retries: int = 2
     encrypt: bool = False
     proved: Mapping[str, Proved] = {}  # by task
+    students: Mapping[str, tuple[str, ...]] = {}  # by task: the ids of those that live, the newest last
     reserve: tuple[int, float] = (4096, 60.0)  # tokens and seconds held for an answer that nothing bounds
     learned: tuple[str, ...] = ()  # plans that no configuration names, but callers; the oldest first
 

@@ -33,7 +33,7 @@ class Standing(msgspec.Struct, frozen=True):
     policy: Policy
     checks: int
     excess: float  # mean
-    seems: float  # a standard error above it
+    seems: float  # half a standard error above it
     low: float
     high: float
     cost_ratio: float  # to the reference's
@@ -87,7 +87,7 @@ def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: flo
 def best(standing: Sequence[Standing], aim: float = 1.0) -> int | None:
     """The place of the cheapest plan that may serve; None where none may, or none is cheaper than the reference.
 
-    One that may well lose more than `aim` does not: whose mean excess is not a standard error below.
+    One that may well lose more than `aim` does not: whose mean excess is not half a standard error below.
 
     All up to the furthest are proved at once, so that the choice among them is free.
     """
@@ -125,11 +125,8 @@ def _all(board: Board) -> Rows:
 
 
 def _seems(excess: Floats) -> float:
-    """A standard error above the mean; few that are all alike may yet be followed by another."""
-    if not len(excess):
-        return 1.0
-    seen = np.append(excess, [1.0, -1.0])
-    return float(excess.mean() + seen.std() / np.sqrt(len(seen)))
+    """Half a standard error above the mean: what looks best of many plans is a little worse than it looks."""
+    return float(excess.mean() + 0.5 * excess.std() / np.sqrt(len(excess))) if len(excess) else 1.0
 
 
 def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: float) -> Standing:

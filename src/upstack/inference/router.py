@@ -11,7 +11,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from upstack.core.errors import Failure, RequestError, SupplyError
-from upstack.core.types import Plan, Proved, Request, Route, State, Strategy, Target, Task
+from upstack.core.types import Plan, Proved, Request, Route, State, Strategy, Target, Task, student_of
 from upstack.inference.cost import ceiling
 from upstack.inference.strategies.policy import Policy, from_bytes
 
@@ -83,7 +83,8 @@ def task_plan(task: Task, state: State) -> Plan:
                 first = []
         ranks = {name: rank for rank, name in enumerate([*first, task.terms.reference[0]])}
         allowed.sort(key=lambda route: ranks.get(route.name, len(ranks)))
-        rate = 1.0 if proved.alarmed else task.shadow_rate
+        rate = 1.0 if proved.alarmed or proved.eager or _is_free(task, proved) else task.shadow_rate
+        allowed += [state.routes[name] for name in first if name not in task.routes]  # a student
     return Plan(
         model=f"task/{task.name}",
         task=task.name,
@@ -98,6 +99,12 @@ def task_plan(task: Task, state: State) -> Plan:
         policy=policy,
         shadow_rate=rate,
     )
+
+
+def _is_free(task: Task, proved: Proved) -> bool:
+    """Whether a check costs nothing: the reference answers, and beside it there are students alone to be asked."""
+    arms = () if task.terms is None else task.terms.arms
+    return task.learns and proved.certificate is None and all(student_of(name) is not None for name, _ in arms)
 
 
 def _is_there(name: str, version: str, state: State) -> bool:

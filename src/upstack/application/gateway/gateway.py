@@ -113,12 +113,13 @@ class Gateway:
         self.keys = Keys.of(config)
         self.meters = meters
         state = replace(state, resting=self.health.resting, held=self.health.held)
-        self.state = with_proved(state, self.state.proved)
+        old = self.state
+        self.state = with_proved(state, old.proved, old.students, config.loop.usd_per_hour)
         self.health.forget(target_keys(state.plans))
 
-    def prove(self, proved: Mapping[str, Proved]) -> None:
-        """Take what is certified now: promotion and rollback are this swap."""
-        self.state = with_proved(self.state, proved)
+    def prove(self, proved: Mapping[str, Proved], students: Mapping[str, tuple[str, ...]]) -> None:
+        """Take what is certified now, by which students: promotion and rollback are this swap."""
+        self.state = with_proved(self.state, proved, students, self.config.loop.usd_per_hour)
 
     def reprice(self, now: datetime) -> None:
         """Take the prices of `now`, where one has changed by itself since the last look."""

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from upstack.application.gateway.beside import beside
+from upstack.application.learning import load_student, wishes_of
 from upstack.core.config import ledger_place
 from upstack.core.errors import UpstackError
 from upstack.core.store.reading import LEDGER_EMPTY
-from upstack.core.store.standings import standings
+from upstack.core.store.standings import living, standings
 from upstack.core.telemetry import fault, log
-from upstack.core.types import Proved
+from upstack.core.types import STUDENT, Proved
+from upstack.foundation.backends.student import StudentBackend
+from upstack.foundation.students.encoder import Encoder, encoder_of
 
 if TYPE_CHECKING:
     from upstack.application.gateway.gateway import Gateway
+    from upstack.foundation.students.student import Student
 
+_NOTHING = b'{"place":"","keystore":null,"tasks":{}}'  # to look at
 LOOK_S = 0.3  # between looks: a plan that is revoked serves so long at most
 _AGAIN_S = 1.0  # after which a worker that ended is started again; longer where it ends over and over
 _AGAIN_MOST_S = 60.0
@@ -36,25 +42,55 @@ class Proofs:
         self._gateway = gateway
         self._leads = leads
         self._failed: str | None = None
+        self._unreadable: dict[str, str] = {}  # students, and why
 
     async def look(self) -> None:
         """Take over what is certified; where the ledger cannot be read, what was stays until it expires."""
         gateway = self._gateway
         now = time.time()
-        proved = gateway.state.proved
+        proved, students = gateway.state.proved, gateway.state.students
         if gateway.receipts != "off" and any(task.terms is not None for task in gateway.state.tasks.values()):
             try:
                 proved = await asyncio.to_thread(standings, gateway.ledger.place, now)
+                if any(task.learns for task in gateway.state.tasks.values()):
+                    students = await self._class(await asyncio.to_thread(living, gateway.ledger.place))
                 self._failed = None
             except UpstackError as error:
                 if error.code != LEDGER_EMPTY and error.message != self._failed:
                     log(f"what is certified could not be looked up: {error.message}")
                     self._failed = error.message
                 proved = {task: each if now < each.expires_at else Proved() for task, each in proved.items()}
-        if proved != gateway.state.proved:
-            gateway.prove(proved)
+        before = gateway.state.proved
+        if proved != before or students != gateway.state.students:
+            gateway.prove(proved, students)
             for task, each in proved.items():
-                log(f"task {task}: {each.words or 'the reference answers'}")
+                if each != before.get(task):
+                    log(f"task {task}: {each.words or 'the reference answers'}")
+
+    async def _class(self, students: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        """Have all students of the ledger at hand before any plan names them; one that cannot be read is left out."""
+        backend = self._gateway.backends[STUDENT]
+        assert isinstance(backend, StudentBackend)  # noqa: S101 - the server made it
+        wanted = {each for several in students.values() for each in several}
+        if wanted != backend.known | self._unreadable.keys():
+            found = await asyncio.to_thread(self._load, wanted, backend)
+            backend.take(found)
+        return {task: tuple(each for each in several if each in backend.known) for task, several in students.items()}
+
+    def _load(self, wanted: set[str], backend: StudentBackend) -> dict[str, Student]:
+        found = {}
+        for each in wanted:
+            student = backend.student(each)
+            try:
+                found[each] = student or load_student(self._gateway.ledger.place, each, self._encoders)
+            except UpstackError as error:
+                if self._unreadable.get(each) != error.message:
+                    log(f"the student {each} cannot serve: {error.message}")
+                self._unreadable[each] = error.message
+        return found
+
+    def _encoders(self, digest: str) -> Encoder:
+        return encoder_of(self._gateway.config.loop.encoder, digest)
 
     async def keep(self) -> None:
         """Look again and again, for ever."""
@@ -84,7 +120,7 @@ class Proofs:
             await asyncio.sleep(pause)
 
     async def _work(self) -> None:
-        async with beside("upstack.application.proving") as (stdin, stdout):
+        async with beside("upstack.application.rounds") as (stdin, stdout):
             teller = asyncio.ensure_future(self._tell(stdin))
             try:
                 async for line in stdout:
@@ -98,7 +134,7 @@ class Proofs:
         while True:
             job = self._job()
             if job != told:
-                stdin.write((job or b'{"place":"","keystore":null,"tasks":{}}') + b"\n")  # it may hold a password
+                stdin.write((job or _NOTHING) + b"\n")  # it may hold a password
                 told = job
             await asyncio.sleep(LOOK_S)
 
@@ -108,7 +144,8 @@ class Proofs:
         if not tasks or gateway.receipts == "off":
             return None
         place = ledger_place(gateway.limits.ledger)
-        return msgspec.json.encode({"place": place, "keystore": gateway.limits.keystore, "tasks": tasks})
+        job = {"place": place, "keystore": gateway.limits.keystore, "tasks": tasks, "loop": gateway.config.loop}
+        return msgspec.json.encode({**job, "wishes": wishes_of(gateway.config, gateway.state)})
 
 
 def _say(word: dict[str, object]) -> None:

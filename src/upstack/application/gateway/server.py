@@ -34,7 +34,9 @@ from upstack.core.store.client import LedgerClient
 from upstack.core.store.ids import ReceiptIds
 from upstack.core.store.places import shown
 from upstack.core.telemetry import configure, fault, log, watch
+from upstack.core.types import STUDENT
 from upstack.foundation.backends.openai import OpenAIBackend
+from upstack.foundation.backends.student import StudentBackend
 from upstack.foundation.prices import load_list
 from upstack.foundation.upstream.origin import authority
 
@@ -81,7 +83,7 @@ async def serve(
         door=None if place is None else place.door,
         keystore=config.server.keystore,
     )
-    backends: dict[str, Backend] = {"openai": OpenAIBackend()}
+    backends: dict[str, Backend] = {"openai": OpenAIBackend(), STUDENT: StudentBackend()}
     if replay is not None:
         backends["replay"] = replay
         log(f"replaying {options.replay}: {replay.not_called(state.providers)}")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from upstack.application.gateway.exchange import Exchange
 from upstack.application.gateway.judging import Hearing, Nobody
 from upstack.core.telemetry import log
-from upstack.core.types import Plan, Receipt, Request
+from upstack.core.types import Plan, Receipt, Request, student_of
 from upstack.inference.hints import Hints
 from upstack.inference.router import shadow_plan, shadow_task
 
@@ -75,6 +75,8 @@ class Shadows:
         hearing = None if terms is None or terms.judge is None else Hearing(gateway, request, plan, receipt, terms)
         answered = receipt.route if receipt.state == "answered" else None
         for route in dict.fromkeys(target.route.name for target in (*plan.arms, *plan.targets)):
+            if student_of(route) is not None:
+                continue  # what it says is worked out where it is needed
             answer = receipt.answer if route == answered else heard.get(route)
             if hearing is not None and answer is not None:
                 hearing.add(route, answer)

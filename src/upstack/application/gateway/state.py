@@ -8,13 +8,28 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from upstack.core.config import UNCERTIFIED, Config, TaskConfig
 from upstack.core.errors import ConfigError
-from upstack.core.types import Plan, Price, Proved, Provider, Route, State, Task, Terms
+from upstack.core.types import (
+    STUDENT,
+    Plan,
+    Price,
+    Proved,
+    Provider,
+    Rates,
+    Route,
+    State,
+    Task,
+    Terms,
+    student_of,
+    student_route,
+)
 from upstack.foundation.catalog import providers_from, why_missing
 from upstack.foundation.prices import price_changes_at, price_for
 from upstack.inference.cost import ceiling
@@ -83,7 +98,7 @@ def build_state(
     build = _Builder(config, environ, providers, datetime.now(UTC))
     routes = {name: build.configured(name) for name in config.routes}
     for name, task in config.tasks.items():
-        for used, where in _order(task):
+        for used, where in _order(name, task):
             if used not in routes:
                 routes[used] = build.named(used, f"tasks.{name}.{where}")
         if task.judge is not None and task.judge not in routes:
@@ -134,7 +149,9 @@ def reprice(state: State, config: Config, now: datetime) -> State:
     """Give every route its price at `now`: some providers' lists change with the hour or the date."""
     build = _Builder(config, {}, state.providers, now)
     routes = {
-        name: replace(route, price=build.price(name, route.provider, route.model))
+        name: route
+        if route.provider.backend == STUDENT
+        else replace(route, price=build.price(name, route.provider, route.model))
         for name, route in state.routes.items()
     }
     plans = {name: _repriced(plan, routes, state) for name, plan in state.plans.items()}
@@ -152,11 +169,34 @@ def reprice_at(state: State, now: datetime) -> datetime | None:
     return min((moment for moment in changes if moment is not None), default=None)
 
 
-def with_proved(state: State, proved: Mapping[str, Proved]) -> State:
-    """Take what is certified now: the plans of the tasks that it concerns are laid out anew."""
+def with_proved(
+    state: State, proved: Mapping[str, Proved], students: Mapping[str, tuple[str, ...]], usd_per_hour: float
+) -> State:
+    """Take what is certified now, and the students there are: the plans that it concerns are laid out anew."""
+    if students or state.students:
+        state = _with_students(state, students, usd_per_hour)
     state = replace(state, proved=proved)
     plans = {f"task/{task.name}": task_plan(task, state) for task in state.tasks.values() if task.terms is not None}
     return replace(state, plans={**state.plans, **plans})
+
+
+def _with_students(state: State, students: Mapping[str, tuple[str, ...]], usd_per_hour: float) -> State:
+    """Give the tasks that learn their students, as routes that are asked where a plan says so."""
+    price = Price(f"loop.usd_per_hour {usd_per_hour:g}", ((0, Rates(0, 0)),), per_hour=round(usd_per_hour * 1e12))
+    provider = Provider(name=STUDENT, backend=STUDENT, base_url="student:")
+    routes = {name: route for name, route in state.routes.items() if student_of(name) is None}
+    tasks = dict(state.tasks)
+    for name, task in state.tasks.items():
+        living = students.get(name, ()) if task.learns else ()
+        for student in living:
+            route = student_route(name, student)
+            here = task.residency[0] if task.residency else None  # it leaves this process for nowhere
+            routes[route] = Route(route, provider, f"{name}:{student}", student, price, here)
+        if task.terms is not None:
+            arms = [arm for arm in task.terms.arms if student_of(arm[0]) is None]
+            arms += [(student_route(name, student), student) for student in living]
+            tasks[name] = replace(task, terms=replace(task.terms, arms=tuple(arms)))
+    return replace(state, routes=routes, tasks=tasks, students=students)
 
 
 def target_keys(plans: Mapping[str, Plan]) -> set[str]:
@@ -199,12 +239,31 @@ def _terms(name: str, row: TaskConfig, routes: Sequence[Route], judge: Route | N
         maturity_days=row.maturity_days,
         judge=row.judge,
         label_rate=row.label_rate,
+        labelled=row.labels,
+        aim=row.aim_loss if row.aim_loss is not None else 0.0 if _learns(name, row) else 1.0,
     )
 
 
-def _order(row: TaskConfig) -> list[tuple[str, str]]:
-    """A task's routes in fallback order, each with the key that names it."""
-    order = [(name, f"candidates[{index}]") for index, name in enumerate(row.candidates)]
+def _learns(name: str, row: TaskConfig) -> bool:
+    return f"{STUDENT}/{name}" in row.candidates and row.strategy not in UNCERTIFIED
+
+
+def _schema(path: str, where: str) -> bytes:
+    """The JSON schema in a file."""
+    try:
+        data = Path(path).read_bytes()
+        msgspec.json.decode(data, type=dict[str, Any])
+    except OSError as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{where}: {path} is no JSON schema: {error}") from None
+    return data
+
+
+def _order(task: str, row: TaskConfig) -> list[tuple[str, str]]:
+    """A task's routes in fallback order, each with the key that names it; its students come and go by themselves."""
+    own = f"{STUDENT}/{task}"
+    order = [(name, f"candidates[{index}]") for index, name in enumerate(row.candidates) if name != own]
     if row.reference is not None and row.reference not in row.candidates:
         order.append((row.reference, "reference"))
     return order
@@ -212,7 +271,7 @@ def _order(row: TaskConfig) -> list[tuple[str, str]]:
 
 def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
     row = config.tasks[name]
-    order = tuple(used for used, _ in _order(row))
+    order = tuple(used for used, _ in _order(name, row))
     task = Task(
         name=name,
         routes=order,
@@ -227,6 +286,8 @@ def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
         encrypt=config.server.encrypt if row.encrypt is None else row.encrypt,
         value=None if row.value_usd is None else round(row.value_usd * 10**12),
         refuse_unprofitable=row.on_unprofitable == "refuse",
+        learns=_learns(name, row),
+        schema=None if row.schema is None else _schema(row.schema, f"tasks.{name}.schema"),
     )
     if not any(permits(task, routes[used]) for used in task.routes):
         labels = ", ".join(task.residency)

@@ -20,7 +20,7 @@ class Parts:
         self._seen: list[str] = []
 
     def decide(self, rows: Sequence[tuple[str, str, bool]], known: Sequence[Part]) -> list[Part]:
-        """Decide for the rows that are new: id, prompt, and whether the coin fell. They stand in the order of their ids.
+        """Decide for the rows that are new: id, prompt, whether the coin fell. They stand in the order of their ids.
 
         What is nearly the same as an earlier one goes where that went; of evidence the first alone counts. What is no
         check is learned from, whatever it looks like: its coin decided that.

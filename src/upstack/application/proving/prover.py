@@ -212,15 +212,16 @@ class Prover:
         fresh = sum(row.id >= unread for row in evidence)
         undecided = {at for each in standings for at in each.unjudged}
         unlabelled = tuple(evidence[at].id for at in sorted(undecided))
-        first = next((each for each in standings if not each.proved), None)
         picture = msgspec.structs.replace(
             picture,
             standings=tuple(standings),
             fresh=fresh,
             unlabelled=unlabelled,
-            eager=_pays(standings, certificate, terms.aim),
-            needed=() if first is None else tuple(evidence[at].id for at in first.unjudged),
+            eager=_pays(standings, certificate, terms.aim, FRESH - fresh if submission.number > 1 else 0),
+            needed=tuple(evidence[at].id for at in _needed(standings, _cost_now(certificate))),
         )
+        if self._acts and picture.eager != bool(submission.eager):
+            proofs.hasten(self._place, picture.task, submission.number, int(picture.eager))
         best = proof.best(standings, terms.aim)
         floor = _floor(picture, evidence)
         renewing = _is_due(certificate, now)
@@ -392,15 +393,29 @@ def _floor(picture: Picture, evidence: Sequence[CheckedRow]) -> str | None:
     return None
 
 
-def _pays(standings: Sequence[Standing], certificate: proofs.Certificate | None, aim: float) -> bool:
+def _cost_now(certificate: proofs.Certificate | None) -> float:
+    """What serving costs now, relative to the reference."""
+    return 1.0 if certificate is None else msgspec.json.decode(certificate.summary, type=Summary).cost_ratio
+
+
+def _needed(standings: Sequence[Standing], now: float) -> tuple[int, ...]:
+    """Rows that have to be labelled before a plan that is cheaper than what serves now can be proved."""
+    for each in standings:
+        if not each.proved and each.cost_ratio < _MARGIN * now:
+            return each.unjudged
+    return ()
+
+
+def _pays(standings: Sequence[Standing], certificate: proofs.Certificate | None, aim: float, fresh: int) -> bool:
     """Whether making all requests checks until a cheaper plan is proved is soon paid by what that will save."""
-    now = 1.0 if certificate is None else msgspec.json.decode(certificate.summary, type=Summary).cost_ratio
+    now = _cost_now(certificate)
     last = next((at for at, each in enumerate(standings) if each.checks_left is None), len(standings))
-    hopeful = [at for at in range(last) if standings[at].excess <= aim and not standings[at].proved]
-    for at in hopeful:
-        left = max(each.checks_left or 0 for each in standings[: at + 1])
+    for at in range(last):
+        if standings[at].excess > aim:
+            continue
+        left = max(fresh, *(each.checks_left or 0 for each in standings[: at + 1]))
         saved = now - standings[at].cost_ratio
-        if saved > 0 and left * (1.0 - now) / saved <= _PAYBACK:
+        if saved > 0 and left > 0 and left * (1.0 - now) / saved <= _PAYBACK:
             return True
     return False
 

@@ -12,7 +12,7 @@ from upstack.core.completion import content_of, finish_reason_of, logprobs_of
 from upstack.core.errors import EvidenceError, Failure
 from upstack.core.store.checks import Check
 from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.core.types import STUDENT, Attempt, Receipt, Terms
+from upstack.core.types import Attempt, Receipt, Terms, student_of
 from upstack.foundation.students.student import read_by_student
 from upstack.inference.graders.judge import verdict
 
@@ -64,17 +64,6 @@ class _Said(msgspec.Struct, frozen=True):
     receipt: Receipt
     refused: bool
     cost_usd: float
-
-
-def route_of(student: str, task: str) -> str:
-    """The name of a student's route."""
-    return f"{STUDENT}/{task}:{student}"
-
-
-def student_of(route: str) -> str | None:
-    """Which student a route is; None where it is another."""
-    provider, _, rest = route.partition("/")
-    return rest.rpartition(":")[2] if provider == STUDENT and ":" in rest else None
 
 
 def to_row(check: Check, terms: Terms, now: float, patience: float, pupils: Pupils | None = None) -> CheckedRow | None:

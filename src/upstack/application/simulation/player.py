@@ -18,7 +18,6 @@ from upstack.application.data.importers.exchange import completion
 from upstack.application.loop import Loop
 from upstack.application.proving.prover import Picture, policy_of
 from upstack.application.proving.pupils import Pupils, answer_of
-from upstack.application.proving.rows import student_of
 from upstack.application.simulation.stream import VERSION, Stream
 from upstack.core.errors import LedgerError
 from upstack.core.store.batches import batch_of
@@ -27,7 +26,7 @@ from upstack.core.store.outcomes import told_by
 from upstack.core.store.reading import known_ids
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import RecordedAnswer, TrafficRow
-from upstack.core.types import Attempt, Outcome, Receipt, Usage
+from upstack.core.types import Attempt, Outcome, Receipt, Usage, student_of
 from upstack.foundation.students.student import read_by_student
 from upstack.inference.backtest.board import as_answer
 from upstack.inference.cost import cost

@@ -16,10 +16,10 @@ from upstack.core.store.outcomes import told_by
 from upstack.core.store.rows import to_seconds
 from upstack.core.store.standings import REVOKED
 from upstack.core.store.students import students_of
+from upstack.core.types import Usage
 from upstack.inference.cost import cost
 from upstack.inference.graders.base import Grader
 from upstack.inference.router import shadow_task
-from upstack.core.types import Usage
 
 _POINTS = 20  # of the curve
 _PER_USD = 1e12
@@ -74,7 +74,9 @@ class _Tally:
 
     def __init__(self, place: str, stream: Stream, grader: Grader) -> None:
         self._stream = stream
-        checks = {each.receipt.id: each for each in read_checks(place, stream.task, shadow_task(stream.task), every=True)}
+        checks = {
+            each.receipt.id: each for each in read_checks(place, stream.task, shadow_task(stream.task), every=True)
+        }
         self._calls, self._paid, self._would, self._known = [0], [0], [0], [0]
         self._losses, self._reference = [0.0], [0.0]
         for at, row in enumerate(stream.rows):

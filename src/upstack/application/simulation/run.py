@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from upstack.application.data.recorded import prices_beside, prices_of
-from upstack.application.distilling import Wish
+from upstack.application.learning import Wish
 from upstack.application.loop import Loop
 from upstack.application.proving.pupils import Pupils
 from upstack.application.simulation.player import Simulation
@@ -25,7 +25,7 @@ from upstack.foundation.students.encoder import Encoder
 from upstack.inference.drift import revoke_loss
 from upstack.inference.graders.making import guess_grader, make_grader
 
-_GROWTH = 2.0  # of what there is to learn, for another student that must be proved
+_GROWTH = 1.3  # of what there is to learn, for another student that must be proved
 _GROWTH_UNPROVED = 1.05
 _GUESSED_BY = 400  # rows
 _NEVER_DAYS = 3650.0

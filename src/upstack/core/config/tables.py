@@ -72,7 +72,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A recurring kind of request: which routes may answer it, in which order."""
 
     reference: str | None = None  # the route one would pay for if price did not matter
-    candidates: tuple[str, ...] = ()  # asked in this order; the reference comes last where it is not among them
+    candidates: tuple[str, ...] = ()  # in this order, the reference last unless named; "student/TASK": docs/loop.md
     strategy: TaskStrategy = "fallback"  # asks in that order; "first": that alone; the others: docs/certified.md
     capture: Capture | None = None  # in place of server.capture
     residency: tuple[str, ...] = ()  # answers may come only from routes with one of these labels; empty: from any
@@ -84,6 +84,9 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         None  # "exact", "contains", each with normalisers ("exact:number"), "json", or "module:function"
     )
     fields: dict[str, float] = {}  # weights of the JSON grader's fields; 1 where none is said, 0 leaves one out
+    schema: str | None = None  # file of the JSON schema of its answers: a student chooses among the values it lists
+    aim_loss: float | None = None  # a plan that seems to lose more does not serve, though proved; with a student 0
+    labels: bool = False  # people label disagreements: plans are tried that could not be proved without
     judge: str | None = None  # a route that judges disagreements, blind; label_rate puts it right
     label_rate: float = 1.0  # chance that a judged disagreement is put before a human
     max_loss: float = 0.02  # excess loss over the reference's that is tolerated
@@ -120,6 +123,15 @@ class TeamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     budget_usd: BudgetConfig = BudgetConfig()
     rate: RateConfig = RateConfig()
+
+
+class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How students are made, of tasks that have "student/TASK" among their candidates."""
+
+    encoder: str | None = None  # folder of a sentence encoder: config.json, vocab.txt and model.safetensors of a BERT
+    usd_per_hour: float = 0.1  # of the machine a student runs on: what each second of an answer costs, 3600 times over
+    fewest: int = 50  # rows to learn from, for a first student
+    growth: float = 1.3  # of what there is to learn, for the next one
 
 
 class PriceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +207,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routes: dict[str, RouteConfig] = {}
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, PriceConfig] = {}  # by "provider/model" or a route's name
+    loop: LoopConfig = LoopConfig()
     keys: dict[str, KeyConfig] = {}
     teams: dict[str, TeamConfig] = {}
 

@@ -34,6 +34,7 @@ class Submission(msgspec.Struct, frozen=True):
     delta: float
     ended_at: str | None = None
     ended_why: str | None = None
+    eager: int | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -100,6 +101,13 @@ def issue(place: str, certificate: Certificate, why: str = "replaced") -> None:
     with saying(place), transaction(place, write=True) as database:
         _end_certificates(database, certificate.task, certificate.issued_at, why)
         database.execute(certificates.insert().values(**msgspec.structs.asdict(certificate)))
+
+
+def hasten(place: str, task: str, number: int, eager: int) -> None:
+    """Note whether an attempt wants all requests to be checks."""
+    this = sa.and_(submissions.c.task == task, submissions.c.number == number)
+    with saying(place), transaction(place, write=True) as database:
+        database.execute(submissions.update().where(this).values(eager=eager))
 
 
 def end(place: str, task: str, at: str, why: str) -> None:

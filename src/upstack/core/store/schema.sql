@@ -211,6 +211,7 @@ CREATE TABLE submissions (  -- attempts to certify, each written before any evid
     delta DOUBLE NOT NULL,  -- the error probability of this attempt
     ended_at TEXT,
     ended_why TEXT,
+    eager INTEGER,  -- 1: a much cheaper plan is in sight, all requests are to be checks
     PRIMARY KEY (task, number)
 );
 

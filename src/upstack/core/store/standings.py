@@ -11,6 +11,7 @@ from upstack.core.types import Proved
 REVOKED = "revoked"  # how the reason of an alarm begins
 
 _LATEST = "SELECT task, id, plan, summary, expires_at, ended_at, ended_why FROM certificates ORDER BY issued_at, id"
+_EAGER = "SELECT task FROM submissions WHERE ended_at IS NULL AND eager = 1"
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -32,6 +33,18 @@ class Summary(msgspec.Struct, frozen=True):
     cost_ratio: float
 
 
+_LIVING = "SELECT task, id FROM students WHERE ended_at IS NULL ORDER BY created_at, id"
+
+
+def living(place: str) -> dict[str, tuple[str, ...]]:
+    """The students that live, by task, the newest last."""
+    found: dict[str, tuple[str, ...]] = {}
+    with reading(place) as ask:
+        for task, student in ask(_LIVING):
+            found[task] = (*found.get(task, ()), student)
+    return found
+
+
 def standings(place: str, now: float) -> dict[str, Proved]:
     """Read what is certified for each task at `now` (Unix seconds)."""
     found: dict[str, Proved] = {}
@@ -43,4 +56,6 @@ def standings(place: str, now: float) -> dict[str, Proved]:
                 found[task] = Proved(own_id, said.strategy, said.arms, said.words, expires, plan=bytes(plan))
             else:
                 found[task] = Proved(alarmed=(ended_why or "").startswith(REVOKED))
+        for (task,) in ask(_EAGER):
+            found[task] = msgspec.structs.replace(found.get(task, Proved()), eager=True)
     return found

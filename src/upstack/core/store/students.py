@@ -1,4 +1,4 @@
-"""Students and the snapshots they learned from, as a ledger keeps them. What is written is written in one transaction."""
+"""Students and the snapshots they learned from, as a ledger keeps them. Each is written in one transaction."""
 
 from __future__ import annotations
 

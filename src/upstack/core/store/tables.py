@@ -236,6 +236,7 @@ submissions = Table(
     Column("delta", Double, nullable=False, comment="the error probability of this attempt"),
     Column("ended_at", Text),
     Column("ended_why", Text),
+    Column("eager", Integer, comment="1: a much cheaper plan is in sight, all requests are to be checks"),
     comment="attempts to certify, each written before any evidence is read",
 )
 

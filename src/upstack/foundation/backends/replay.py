@@ -11,10 +11,8 @@ The index keeps, for every answer and sample, one `bytes` object; prompts are ke
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +24,9 @@ from upstack.core.errors import ConfigError
 from upstack.core.traffic import RecordedAnswer, TrafficRow, prompt_key, read_traffic
 from upstack.core.types import Provider, Request, Target
 from upstack.foundation.backends.base import Call, Receiver
+from upstack.foundation.backends.given import EVENTS, JSON, Frame, Given, GivenCall
 
-_JSON = {b"content-type": b"application/json"}
-_EVENTS = {b"content-type": b"text/event-stream; charset=utf-8"}
 _MOST_CHOICES = 128  # of one answer, as providers have it
-_BURST = 16  # events handed over before the event loop gets its turn
-# Four words, or 160 characters where there are no blanks; every character belongs to exactly one piece.
-_PIECE = re.compile(r"(?:\S{1,40}\s*){1,4}|\s+")
-
-
-class _Packed(msgspec.Struct, frozen=True, array_like=True):
-    """An answer as the index keeps it, in MessagePack."""
-
-    content: str
-    input_tokens: int
-    output_tokens: int
-    latency_s: float
-    finish_reason: str
-    logprobs: bytes | None  # JSON
 
 
 class _Turns:
@@ -76,9 +59,9 @@ class ReplayBackend:
         self._clock = clock or SystemClock()
         self._answers: dict[str, dict[bytes, bytes]] = {}
         self._turns: dict[tuple[str, bytes], _Turns] = {}  # of prompts with several answers
-        self._calls: set[_ReplayCall] = set()
+        self._calls: set[GivenCall] = set()
         self._numbers = itertools.count(1)
-        self._decoder = msgspec.msgpack.Decoder(_Packed)
+        self._decoder = msgspec.msgpack.Decoder(Given)
         self._index(read_traffic(source) if isinstance(source, (str, Path)) else source)
         if not self._answers:
             where = f"{source}: " if isinstance(source, (str, Path)) else ""
@@ -100,13 +83,13 @@ class ReplayBackend:
         model = target.route.model
         found = self._find(f"{target.route.provider.name}/{model}", request)
         if isinstance(found, _Refusal):
-            return self._start(receiver, 0.0, found.status, _JSON, iter((found.body,)))
-        frame = _Frame(model, next(self._numbers), int(self._clock.time()))
+            return self._start(receiver, 0.0, found.status, JSON, iter((found.body,)))
+        frame = Frame(f"chatcmpl-replay-{next(self._numbers)}", model, int(self._clock.time()))
         wants_logprobs = bytes(request.fields.get("logprobs", b"")).strip() == b"true"
         delay = found[0].latency_s / self._speed if self._speed else 0.0
         if request.stream:
-            return self._start(receiver, delay, 200, _EVENTS, frame.events(found, logprobs=wants_logprobs))
-        return self._start(receiver, delay, 200, _JSON, iter((frame.completion(found, logprobs=wants_logprobs),)))
+            return self._start(receiver, delay, 200, EVENTS, frame.events(found, logprobs=wants_logprobs))
+        return self._start(receiver, delay, 200, JSON, iter((frame.completion(found, logprobs=wants_logprobs),)))
 
     async def close(self) -> None:
         """Cancel the calls in flight."""
@@ -135,7 +118,7 @@ class ReplayBackend:
         # Samples come last: the answers that stand in the rows are those whose loss is known.
         self._turns = {place: _Turns(answers + samples.get(place, [])) for place, answers in several.items()}
 
-    def _find(self, name: str, request: Request) -> list[_Packed] | _Refusal:
+    def _find(self, name: str, request: Request) -> list[Given] | _Refusal:
         try:
             key = prompt_key(msgspec.json.decode(request.fields["messages"], type=list[Any]))
         except (KeyError, TypeError, ValueError, RecursionError, msgspec.DecodeError):
@@ -160,7 +143,7 @@ class ReplayBackend:
     def _start(
         self, receiver: Receiver, delay: float, status: int, headers: Mapping[bytes, bytes], body: Iterator[bytes]
     ) -> Call:
-        call = _ReplayCall(receiver, status, headers, body, self._calls.discard)
+        call = GivenCall(receiver, status, headers, body, self._calls.discard)
         self._calls.add(call)
         call.start(delay)
         return call
@@ -182,8 +165,8 @@ def _choices(request: Request) -> int | None:
     return 1 if count is None else count if 1 <= count <= _MOST_CHOICES else None
 
 
-def _pack(answer: RecordedAnswer) -> _Packed:
-    return _Packed(
+def _pack(answer: RecordedAnswer) -> Given:
+    return Given(
         content=answer.content or "",
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
@@ -202,141 +185,3 @@ class _Refusal:
         self.status = status
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         self.body = msgspec.json.encode({"error": error})
-
-
-class _Frame:
-    """Writes answers as the choices of a chat completion, or as the events of a stream."""
-
-    __slots__ = ("_created", "_id", "_model")
-
-    def __init__(self, model: str, number: int, created: int) -> None:
-        self._id = f"chatcmpl-replay-{number}"
-        self._model = model
-        self._created = created
-
-    def completion(self, answers: list[_Packed], *, logprobs: bool) -> bytes:
-        """Return the body of a plain answer."""
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": answer.content, "refusal": None},
-                "logprobs": msgspec.Raw(answer.logprobs or b"null") if logprobs else None,
-                "finish_reason": answer.finish_reason,
-            }
-            for index, answer in enumerate(answers)
-        ]
-        return self._object("chat.completion", choices, _usage(answers))
-
-    def events(self, answers: list[_Packed], *, logprobs: bool) -> Iterator[bytes]:
-        """Yield, for one choice after the other, role, content piece by piece and finish reason; usage; `[DONE]`.
-
-        All log probabilities come with the first piece: recorded tokens need not be what the pieces are cut at.
-        """
-        for index, answer in enumerate(answers):
-            yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            scores = answer.logprobs if logprobs else None
-            pieces: Iterable[str] = (piece.group() for piece in _PIECE.finditer(answer.content))
-            if scores is not None and not answer.content:
-                pieces = ("",)
-            for piece in pieces:
-                yield self._chunk(index, {"content": piece}, scores)
-                scores = None
-            yield self._chunk(index, {}, finish_reason=answer.finish_reason)
-        yield b"data: " + self._object("chat.completion.chunk", [], _usage(answers)) + b"\n\n"
-        yield b"data: [DONE]\n\n"
-
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: bytes | None = None, finish_reason: str | None = None
-    ) -> bytes:
-        scores = None if logprobs is None else msgspec.Raw(logprobs)
-        choice = {"index": index, "delta": delta, "logprobs": scores, "finish_reason": finish_reason}
-        return b"data: " + self._object("chat.completion.chunk", [choice], None) + b"\n\n"
-
-    def _object(self, kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> bytes:
-        fields: dict[str, Any] = {
-            "id": self._id,
-            "object": kind,
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-        if usage is not None:
-            fields["usage"] = usage
-        return msgspec.json.encode(fields)
-
-
-def _usage(answers: list[_Packed]) -> dict[str, int]:
-    """The prompt once, and what every choice says."""
-    asked, said = answers[0].input_tokens, sum(answer.output_tokens for answer in answers)
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
-
-
-class _ReplayCall:
-    """Hands head and body to the receiver in bursts, from the event loop, unless paused or cancelled."""
-
-    __slots__ = ("_body", "_done", "_handle", "_head", "_loop", "_paused", "_receiver", "unheard")
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        status: int,
-        headers: Mapping[bytes, bytes],
-        body: Iterator[bytes],
-        done: Callable[[_ReplayCall], None],
-    ) -> None:
-        self._receiver: Receiver | None = receiver
-        self._head: tuple[int, Mapping[bytes, bytes]] | None = (status, headers)
-        self._body = body
-        self._done = done
-        self._loop = asyncio.get_running_loop()
-        self._handle: asyncio.Handle | None = None
-        self._paused = False
-        self.unheard = False
-
-    def start(self, delay: float) -> None:
-        """Schedule the head, `delay` seconds from now."""
-        self._handle = self._loop.call_later(delay, self._deliver) if delay else self._loop.call_soon(self._deliver)
-
-    def cancel(self) -> None:
-        """Stop at once; nothing more is delivered."""
-        if self._receiver is not None:
-            self._over()
-
-    def pause(self) -> None:
-        """Hold the answer back."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """Deliver on, from the event loop's next turn."""
-        self._paused = False
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if self._handle is None and self._receiver is not None:
-            self._handle = self._loop.call_soon(self._deliver)
-
-    def _deliver(self) -> None:
-        self._handle = None
-        if self._head is not None and self._receiver is not None and not self._paused:
-            head, self._head = self._head, None
-            self._receiver.on_head(*head)
-        # Every callback may cancel or pause this call, so both are looked at before the next.
-        for _ in range(_BURST):
-            receiver = self._receiver
-            if receiver is None or self._paused:
-                return
-            data = next(self._body, None)
-            if data is None:
-                self._over()
-                receiver.on_end()
-                return
-            receiver.on_body(data)
-        self._schedule()
-
-    def _over(self) -> None:
-        self._receiver = None
-        self._body = iter(())
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        self._done(self)

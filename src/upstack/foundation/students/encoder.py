@@ -7,6 +7,7 @@ Sentence-BERT, EMNLP 2019.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import unicodedata
@@ -113,6 +114,22 @@ class Encoder:
         gain, shift = self._tensors[f"{name}.LayerNorm.weight"], self._tensors[f"{name}.LayerNorm.bias"]
         found: Floats = centred / scale * gain + shift
         return found
+
+
+def encoder_of(folder: str | None, digest: str) -> Encoder:
+    """The encoder that a student stands on. ConfigError where it is not the configured one."""
+    if folder is None:
+        raise ConfigError(f"it stands on the encoder {digest}: name its folder in loop.encoder")
+    found = made(folder)
+    if found.digest != digest:
+        raise ConfigError(f"it stands on the encoder {digest}, and {folder} holds {found.digest}")
+    return found
+
+
+@functools.lru_cache(2)
+def made(folder: str) -> Encoder:
+    """The encoder in a folder, read once."""
+    return Encoder(Path(folder))
 
 
 class _Tokens:

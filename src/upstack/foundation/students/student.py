@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Encode = Callable[[str], NDArray[np.float32]]
+    Singles = NDArray[np.float32]
+    Encode = Callable[[str], Singles]
 
 FORMAT = 1
 _SURE = 1e-9  # chances are kept this far from 0 and 1
@@ -83,13 +84,16 @@ class Said(msgspec.Struct, frozen=True):
 class Student:
     """Ready to answer. `weights`: features x all values of all choices, float32; `reads`: what makes the features."""
 
-    def __init__(
-        self, facts: Facts, weights: NDArray[np.float32], bias: NDArray[np.float32], reads: Sequence[Vocabulary] | Encode
-    ) -> None:
+    def __init__(self, facts: Facts, weights: Singles, bias: Singles, reads: Sequence[Vocabulary] | Encode) -> None:
         self.facts, self._weights, self._bias = facts, weights, bias
         self._encode = reads if callable(reads) else None
         self._vocabularies = () if callable(reads) else tuple(reads)
         self._features = Features(self._vocabularies)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether an answer takes less than some milliseconds."""
+        return self._encode is None
 
     def say(self, text: str) -> Said:
         """Answer a request, of which `text` is what a user said."""
@@ -119,7 +123,8 @@ class Student:
     def strangeness(self, logits: Floats) -> float:
         """How unlike a request is to what was learned from: how low the best sum of some head is."""
         heads = [each for each in self.facts.fields if isinstance(each, Choice)]
-        return max((-float(logits[each.start : each.start + len(each.values)].max()) for each in heads), default=-math.inf)
+        tops = [float(logits[each.start : each.start + len(each.values)].max()) for each in heads]
+        return -min(tops, default=math.inf)
 
     def to_bytes(self) -> bytes:
         """Write it as a safetensors file: the same student gives the same bytes."""

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upstack.core.errors import EvidenceError
+from upstack.core.grams import shorten
 from upstack.core.traffic import RecordedAnswer, TrafficRow, prompt_of
 from upstack.inference.graders.base import Grader
 from upstack.inference.learning import signs
-from upstack.core.grams import shorten
 from upstack.inference.learning.signs import Answer, answer_of
 from upstack.inference.learning.training import Counted
 

@@ -10,8 +10,8 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from upstack.inference.backtest.board import Board, Floats, View
 from upstack.core.grams import KINDS
+from upstack.inference.backtest.board import Board, Floats, View
 from upstack.inference.learning.training import Design, Recipe, Sheet, Trained
 from upstack.inference.strategies.base import Ask, Strategy
 from upstack.inference.strategies.learned import Cascade, Precall, asking

@@ -25,7 +25,7 @@ _TOLERANCE = 1e-3
 class Space:
     """Rows to learn from: as they are, or turned."""
 
-    def __init__(self, rows: sparse.csr_matrix | Floats) -> None:
+    def __init__(self, rows: Any) -> None:
         """`rows`: n x features, dense or sparse."""
         self._rows = rows
         self._factor: Floats | None = None
@@ -33,8 +33,8 @@ class Space:
         count, width = rows.shape
         if count < width and count <= _MOST_TURNED:
             products = rows @ rows.T
-            products = np.asarray(products.todense()) if sparse.issparse(products) else products
-            products = products.astype(np.float64) + _JITTER * np.eye(count)
+            dense: Floats = np.asarray(products.todense() if sparse.issparse(products) else products, np.float64)
+            products = dense + _JITTER * np.eye(count)
             self._factor = self.turned = linalg.cholesky(products, lower=True)
 
     def back(self, weights: Floats) -> NDArray[np.float32]:

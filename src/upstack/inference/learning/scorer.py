@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from upstack.inference.learning import signs
 from upstack.core.grams import pieces, runs, shorten
+from upstack.inference.learning import signs
 from upstack.inference.learning.signs import Answer
 
 if TYPE_CHECKING:

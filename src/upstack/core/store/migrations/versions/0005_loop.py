@@ -8,7 +8,8 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add tables."""
+    """Add tables, and a column."""
+    op.add_column("submissions", sa.Column("eager", sa.Integer))
     op.create_table(
         "rights",
         sa.Column("id", sa.Text, primary_key=True),

@@ -1,4 +1,4 @@
-"""The worker: `python -m upstack.application.proving`, what to look at as lines of JSON on standard input.
+"""The worker: `python -m upstack.application.rounds`, what to look at as lines of JSON on standard input.
 
 A process of its own, as it takes seconds of a processor and loads what serving does without. It ends where standard
 input does: the gateway has gone. On standard output it says what it did, in lines of JSON.
@@ -15,7 +15,9 @@ from typing import Any
 
 import msgspec
 
-from upstack.application.proving.prover import Prover
+from upstack.application.learning import Wish
+from upstack.application.proving.prover import Picture, Prover
+from upstack.core.config.tables import LoopConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.checks import newest
 from upstack.core.store.proofs import proving
@@ -34,6 +36,8 @@ class Job(msgspec.Struct, frozen=True):
     place: str
     keystore: str | None
     tasks: Mapping[str, Terms]
+    wishes: Mapping[str, Wish] = {}  # of those that learn
+    loop: LoopConfig = LoopConfig()
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,6 +57,7 @@ class Worker:
         self._seen: Any = None
         self._looked = 0.0
         self._failed: dict[str, str] = {}
+        self._loops: dict[str, tuple[Any, Any]] = {}
 
     def take(self, job: Job) -> None:
         """Look at this from now on."""
@@ -82,13 +87,28 @@ class Worker:
 
     def _look(self, prover: Prover, task: str, terms: Terms) -> Word | None:
         try:
-            picture = prover.look(task, terms, time.time())
+            picture = self._picture(prover, task, terms)
         except LedgerError:
             raise
         except UpstackError as error:
             return self._error(task, error.message)
         self._failed.pop(task, None)
         return Word(task, picture.did) if picture.did else None
+
+    def _picture(self, prover: Prover, task: str, terms: Terms) -> Picture:
+        """Look, or go round the loop of a task that learns."""
+        job = self._job
+        wish = None if job is None else job.wishes.get(task)
+        if job is None or wish is None:
+            return prover.look(task, terms, time.time())
+        from upstack.application.loop import Loop, loop_of  # noqa: PLC0415 - most tasks learn nothing
+
+        key = (task, wish, terms)
+        known = self._loops.get(task)
+        if known is None or known[0] != key:
+            known = self._loops[task] = (key, loop_of(job.place, wish, terms, job.loop, job.keystore))
+        loop: Loop = known[1]
+        return loop.turn(time.time())
 
     def _error(self, task: str, message: str) -> Word | None:
         """What is wrong is said once."""
