@@ -442,7 +442,7 @@ def test_a_worker_killed_at_any_moment_repeats_nothing(checks: Checks) -> None:
     job = {"place": str(checks.path), "keystore": None, "tasks": {"t": msgspec.to_builtins(TERMS)}}
     for number in range(8):
         process = subprocess.Popen(
-            [sys.executable, "-m", "upstack.application.proving"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "upstack.application.rounds"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert process.stdin is not None
         process.stdin.write(json.dumps(job).encode() + b"\n")

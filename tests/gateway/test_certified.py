@@ -235,7 +235,7 @@ def test_a_worker_killed_again_and_again_proves_once(serve: Callable[..., Servin
         while len(killed) < 3:
             caller.ask(10)
             time.sleep(rng.uniform(0.0, 0.3))
-            for pid in named(serving, "upstack.application.proving"):
+            for pid in named(serving, "upstack.application.rounds"):
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
         while not serving.rows("SELECT 1 FROM certificates"):
@@ -256,7 +256,7 @@ def test_two_workers_serve_what_one_proves(serve: Callable[..., Serving]) -> Non
         until(serving, "certified after", caller)
         time.sleep(1.0)
         assert set(caller.ask(10)) == {"cheap/m"}
-        assert len(named(serving, "upstack.application.proving")) == 1
+        assert len(named(serving, "upstack.application.rounds")) == 1
     assert serving.rows("SELECT count(*) FROM certificates") == [(1,)]
 
 

@@ -14,9 +14,10 @@ from upstack.application.learning import Wish
 from upstack.application.proving.pupils import Learnt, Pupils
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
+from upstack.core.store.enrolment import end_students, keep_student
 from upstack.core.store.rows import moment
 from upstack.core.store.standings import Summary
-from upstack.core.store.students import StudentRow, end_students, keep_student, students_of
+from upstack.core.store.students import StudentRow, students_of
 from upstack.core.types import student_of, student_route
 from upstack.foundation.students.encoder import Encoder
 from upstack.foundation.students.student import digest_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,7 +11,10 @@ from upstack.core.config import Config
 from upstack.core.errors import EvidenceError
 from upstack.core.store.students import model_of
 from upstack.core.types import State
-from upstack.foundation.students.student import Encode, Student, load
+from upstack.foundation.students.student import Student, load
+
+if TYPE_CHECKING:
+    from upstack.foundation.students.student import Encode
 
 
 class Wish(msgspec.Struct, frozen=True):

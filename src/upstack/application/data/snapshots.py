@@ -8,8 +8,9 @@ import msgspec
 
 from upstack import __version__
 from upstack.application.data.curate import Curated
+from upstack.core.store.enrolment import keep_snapshot
 from upstack.core.store.rows import moment
-from upstack.core.store.students import SnapshotRow, keep_snapshot
+from upstack.core.store.students import SnapshotRow
 from upstack.inference.distill.lessons import Lesson
 
 
