@@ -29,6 +29,10 @@ max_loss = 0.1
 confidence = 0.9
 min_hours = 0.0
 false_alarm_checks = 1000
+[rights.terms.ours]
+providers = ["strong"]
+train = "yes"
+distil = "yes"
 """
 SYMPTOMS = {
     "pump": ("seal leaks", "no pressure", "cavitation noise", "impeller worn"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from upstack.application.data.curate import Curated
+from upstack.application.data.curate import NO_FAULT, Curated
+from upstack.application.data.rights import Judge, may_teach
 from upstack.application.data.snapshots import Snapshot
 from upstack.application.learning import Wish
 from upstack.application.proving.pupils import Learnt, Pupils
@@ -19,6 +21,7 @@ from upstack.core.store.rows import moment
 from upstack.core.store.standings import Summary
 from upstack.core.store.students import StudentRow, students_of
 from upstack.core.types import student_of, student_route
+from upstack.foundation.rights import Rights
 from upstack.foundation.students.encoder import Encoder
 from upstack.foundation.students.student import digest_of
 from upstack.inference.distill.training import Teacher, Trained, train
@@ -29,8 +32,10 @@ _TIMED = 50  # answers by which a student's time is measured
 class Distiller:
     """Makes the students of one task. Blocks."""
 
-    def __init__(self, place: str, wish: Wish, pupils: Pupils, encoder: Encoder | None = None) -> None:
+    def __init__(self, place: str, wish: Wish, pupils: Pupils, judge: Judge, encoder: Encoder | None = None) -> None:
         self._place, self._wish, self._pupils, self._encoder = place, wish, pupils, encoder
+        self._judge = judge
+        self._judged = ""  # by which version of the table the students were judged
         self.why: str | None = None  # there is no student, or no newer one
 
     def arms(self) -> tuple[tuple[str, str], ...]:
@@ -46,17 +51,32 @@ class Distiller:
             least = self._wish.growth * newest.weight
         return curated.weight >= least
 
+    def why_none(self, curated: Curated) -> str:
+        """Why there is no student."""
+        if self.why is not None:
+            return f"no student: {self.why}"
+        left = Counter(why for why in curated.dropped.values() if why not in NO_FAULT)
+        most = "".join(f"; of {count} it is that {why}" for why, count in left.most_common(1))
+        return f"no student yet: {len(curated.lessons)} rows to learn from, of {self._wish.fewest}{most}"
+
     def distil(self, snapshot: Snapshot, now: float) -> StudentRow | None:
         """Train on a snapshot; None where nothing comes of it, and `why` says so."""
         encode, encoder = (self._encoder, self._encoder.digest) if self._encoder is not None else (None, None)
-        teacher = Teacher(self._wish.task, self._wish.schema, snapshot.id)
+        rights = self._judge.student(snapshot.rights)
+        teacher = Teacher(
+            self._wish.task,
+            self._wish.schema,
+            snapshot.id,
+            conditions=rights.conditions,
+            obligations=rights.obligations,
+        )
         try:
             trained = train(snapshot.lessons, teacher, encode, encoder)
         except EvidenceError as error:
             self.why = error.message
             return None
         model = trained.student.to_bytes()
-        learnt = _learnt(trained, snapshot)
+        learnt = _learnt(trained, snapshot, rights)
         row = StudentRow(
             digest_of(model), self._wish.task, moment(now), snapshot.id, msgspec.json.encode(learnt).decode()
         )
@@ -64,6 +84,17 @@ class Distiller:
         self._pupils.take(row, model)
         self._retire(row, now)
         return row
+
+    def forbid(self, now: float) -> None:
+        """End the students of rows that may not be learned from any more."""
+        if self._judge.version == self._judged:
+            return
+        for each in self._living():
+            learnt = msgspec.json.decode(each.summary, type=Learnt)
+            why = next((why for facts in learnt.rights if (why := may_teach(facts, self._judge.of(facts)))), None)
+            if why is not None:
+                end_students(self._place, [each.id], moment(now), f"forbidden: {why}")
+        self._judged = self._judge.version
 
     def disputed(self, curated: Curated) -> list[str]:
         """Lessons of the teacher's that the newest student would have answered otherwise."""
@@ -90,7 +121,7 @@ class Distiller:
             end_students(self._place, old, moment(now), f"replaced by {newest.id}")
 
 
-def _learnt(trained: Trained, snapshot: Snapshot) -> Learnt:
+def _learnt(trained: Trained, snapshot: Snapshot, rights: Rights) -> Learnt:
     lessons: Sequence[Any] = snapshot.lessons
     return Learnt(
         rung=trained.student.facts.rung,
@@ -100,6 +131,8 @@ def _learnt(trained: Trained, snapshot: Snapshot) -> Learnt:
         accuracy=trained.accuracy,
         seconds=_seconds(trained, [each.text for each in lessons[-_TIMED:]]),
         unseen={name: (said.content, said.confidence, said.strange) for name, said in trained.unseen.items()},
+        rights=snapshot.rights,
+        texts=rights.texts,
         encoder=trained.student.facts.encoder,
     )
 

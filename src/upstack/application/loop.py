@@ -14,12 +14,14 @@ from msgspec.structs import replace
 
 from upstack.application.data.capture import capture
 from upstack.application.data.curate import Curated, curate
+from upstack.application.data.rights import Judge
 from upstack.application.data.snapshots import Snapshot, freeze
 from upstack.application.distilling import Distiller
 from upstack.application.learning import Wish
 from upstack.application.proving.parts import Parts
 from upstack.application.proving.prover import Picture, Prover
 from upstack.application.proving.pupils import Pupils
+from upstack.core.config.rights import RightsConfig
 from upstack.core.config.tables import LoopConfig
 from upstack.core.types import Terms, student_of
 from upstack.foundation.students.encoder import Encoder, encoder_of, made
@@ -36,6 +38,7 @@ class Loop:
         wish: Wish,
         terms: Terms,
         pupils: Pupils,
+        judge: Judge,
         encoder: Encoder | None = None,
         keystore: str | None = None,
     ) -> None:
@@ -44,17 +47,21 @@ class Loop:
         terms = replace(terms, arms=others)
         self._place, self._wish, self._terms, self._keystore = place, wish, terms, keystore
         self._pupils = pupils
-        self._distiller = Distiller(place, wish, pupils, encoder)
+        self._judge = judge
+        self._distiller = Distiller(place, wish, pupils, judge, encoder)
         self._prover = Prover(place, keystore, pupils=pupils)
         self._parts = Parts()
         self._curated = Curated((), {}, {})
 
     def turn(self, now: float) -> Picture:
         """Go round once, at `now` in Unix seconds."""
+        self._distiller.forbid(now)
         curated = self._curate()
         if self._distiller.is_due(curated, now):
             self._distiller.distil(self._freeze(curated, now), now)
-        return self._prover.look(self._wish.task, self.terms(), now)
+        picture = self._prover.look(self._wish.task, self.terms(), now)
+        why = picture.why if self._distiller.arms() else self._distiller.why_none(curated)
+        return replace(picture, why=why)
 
     def terms(self) -> Terms:
         """What is to be proved, the students there are among the arms."""
@@ -71,15 +78,17 @@ class Loop:
 
     def _curate(self) -> Curated:
         rows = capture(self._place, self._wish.task, self._wish.reference, self._keystore)
-        self._curated = curate(self._place, self._wish.task, rows, self._parts)
+        self._curated = curate(self._place, self._wish.task, rows, self._parts, self._judge)
         return self._curated
 
     def _freeze(self, curated: Curated, now: float) -> Snapshot:
         return freeze(self._place, self._wish.task, curated, now)
 
 
-def loop_of(place: str, wish: Wish, terms: Terms, config: LoopConfig, keystore: str | None) -> Loop:
+def loop_of(
+    place: str, wish: Wish, terms: Terms, config: LoopConfig, rights: RightsConfig, keystore: str | None
+) -> Loop:
     """Make the loop of a task, as it is configured. ConfigError where its encoder cannot be read."""
     encoder = None if config.encoder is None else made(config.encoder)
     pupils = Pupils(place, config.usd_per_hour / 3600, lambda digest: encoder_of(config.encoder, digest))
-    return Loop(place, wish, terms, pupils, encoder, keystore)
+    return Loop(place, wish, terms, pupils, Judge(place, rights), encoder, keystore)

@@ -17,6 +17,7 @@ import msgspec
 
 from upstack.application.learning import Wish
 from upstack.application.proving.prover import Picture, Prover
+from upstack.core.config.rights import RightsConfig
 from upstack.core.config.tables import LoopConfig
 from upstack.core.errors import LedgerError, UpstackError
 from upstack.core.store.checks import newest
@@ -38,6 +39,7 @@ class Job(msgspec.Struct, frozen=True):
     tasks: Mapping[str, Terms]
     wishes: Mapping[str, Wish] = {}  # of those that learn
     loop: LoopConfig = LoopConfig()
+    rights: RightsConfig = RightsConfig()
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,10 +105,10 @@ class Worker:
             return prover.look(task, terms, time.time())
         from upstack.application.loop import Loop, loop_of  # noqa: PLC0415 - most tasks learn nothing
 
-        key = (task, wish, terms)
+        key = (wish, terms, job.loop, job.rights)
         known = self._loops.get(task)
         if known is None or known[0] != key:
-            known = self._loops[task] = (key, loop_of(job.place, wish, terms, job.loop, job.keystore))
+            known = self._loops[task] = (key, loop_of(job.place, wish, terms, job.loop, job.rights, job.keystore))
         loop: Loop = known[1]
         return loop.turn(time.time())
 

@@ -69,7 +69,7 @@ def simulate(given: Given, *, as_json: bool) -> None:
         ledger=given.ledger,
     )
     with _shown(quiet=as_json) as progress:
-        result = simulate(play, config.prices, progress)
+        result = simulate(play, config, progress)
     if as_json:
         print_json(msgspec.to_builtins(result))
     else:

@@ -11,6 +11,7 @@ from upstack.application.data.curate import Curated
 from upstack.core.store.enrolment import keep_snapshot
 from upstack.core.store.rows import moment
 from upstack.core.store.students import SnapshotRow
+from upstack.foundation.rights import Facts
 from upstack.inference.distill.lessons import Lesson
 
 
@@ -18,7 +19,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What is in a snapshot."""
 
     task: str
-    rows: tuple[tuple[str, str], ...]  # id, digest of what it teaches
+    rows: tuple[tuple[str, str, int], ...]  # id, digest of what it teaches, place of its rights in `rights`
+    rights: tuple[Facts, ...]  # that rows have
     dropped: tuple[tuple[str, str], ...]  # id, why
     code: str  # version of this program
 
@@ -28,20 +30,24 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     id: str
     lessons: tuple[Lesson, ...]
+    rights: tuple[Facts, ...]
 
 
 def freeze(place: str, task: str, curated: Curated, now: float) -> Snapshot:
     """Keep what there is to learn now."""
+    known = {own_id: msgspec.structs.replace(facts, subject="") for own_id, facts in curated.facts.items()}
+    places = {facts: at for at, facts in enumerate(dict.fromkeys(known.values()))}
     manifest = Manifest(
         task,
-        tuple((each.id, _digest(each)) for each in curated.lessons),
+        tuple((each.id, _digest(each), places[known[each.id]]) for each in curated.lessons),
+        tuple(places),
         tuple(sorted(curated.dropped.items())),
         __version__,
     )
     text = msgspec.json.encode(manifest)
     own_id = hashlib.sha256(text).hexdigest()
     keep_snapshot(place, SnapshotRow(own_id, task, moment(now), text.decode()))
-    return Snapshot(own_id, curated.lessons)
+    return Snapshot(own_id, curated.lessons, tuple(places))
 
 
 def _digest(lesson: Lesson) -> str:

@@ -21,6 +21,7 @@ from upstack.core.store.standings import living, standings
 from upstack.core.telemetry import fault, log
 from upstack.core.types import STUDENT, Proved
 from upstack.foundation.backends.student import StudentBackend
+from upstack.foundation.rights import meets
 from upstack.foundation.students.encoder import Encoder, encoder_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,21 @@ class Proofs:
         if wanted != backend.known | self._unreadable.keys():
             found = await asyncio.to_thread(self._load, wanted, backend)
             backend.take(found)
-        return {task: tuple(each for each in several if each in backend.known) for task, several in students.items()}
+        return {
+            task: tuple(each for each in several if self._may_serve(backend.student(each), each))
+            for task, several in students.items()
+        }
+
+    def _may_serve(self, student: Student | None, own_id: str) -> bool:
+        """Whether it is at hand, and the conditions of those whose rows it learned from are met."""
+        if student is None:
+            return False
+        profile = self._gateway.config.rights
+        missed = [each for each in student.facts.conditions if not meets(each, profile, classifier=True)]
+        if missed and self._unreadable.get(own_id) != missed[0]:
+            log(f"the student {own_id} may not serve: what it learned from asks for {', '.join(missed)}")
+            self._unreadable[own_id] = missed[0]
+        return not missed
 
     def _load(self, wanted: set[str], backend: StudentBackend) -> dict[str, Student]:
         found = {}
@@ -144,8 +159,17 @@ class Proofs:
         if not tasks or gateway.receipts == "off":
             return None
         place = ledger_place(gateway.limits.ledger)
-        job = {"place": place, "keystore": gateway.limits.keystore, "tasks": tasks, "loop": gateway.config.loop}
-        return msgspec.json.encode({**job, "wishes": wishes_of(gateway.config, gateway.state)})
+        config = gateway.config
+        return msgspec.json.encode(
+            {
+                "place": place,
+                "keystore": gateway.limits.keystore,
+                "tasks": tasks,
+                "wishes": wishes_of(config, gateway.state),
+                "loop": config.loop,
+                "rights": config.rights,
+            }
+        )
 
 
 def _say(word: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from upstack.application.proving.rows import CheckedAnswer
 from upstack.core.errors import EvidenceError
 from upstack.core.store.students import StudentRow, model_of, student_row
+from upstack.foundation.rights import Facts
 from upstack.foundation.students.student import Said, Student, load
 
 Encoders = Callable[[str], Callable[[str], Any]]
@@ -30,7 +31,8 @@ class Learnt(msgspec.Struct, frozen=True):
     accuracy: float  # of what it said unseen
     seconds: float  # that an answer takes
     unseen: Mapping[str, tuple[str, float, bool]] = {}  # by row: content, confidence, whether it is strange
-    rights: Mapping[str, Any] = {}
+    rights: tuple[Facts, ...] = ()  # that its rows have
+    texts: tuple[str, ...] = ()  # terms and licences by which it was permitted
     encoder: str | None = None  # digest
 
 

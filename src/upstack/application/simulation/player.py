@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from upstack.application.data.importers.exchange import completion
+from upstack.application.data.rights import said_of
 from upstack.application.loop import Loop
 from upstack.application.proving.prover import Picture, policy_of
 from upstack.application.proving.pupils import Pupils, answer_of
@@ -24,6 +25,7 @@ from upstack.core.store.batches import batch_of
 from upstack.core.store.ids import id_of, outcome_id
 from upstack.core.store.outcomes import told_by
 from upstack.core.store.reading import known_ids
+from upstack.core.store.rights import keep_rights
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import RecordedAnswer, TrafficRow
 from upstack.core.types import Attempt, Outcome, Receipt, Usage, student_of
@@ -56,6 +58,7 @@ class Simulation:
         ledger = open_ledger(self._place, 1.0)
         try:
             self._write(ledger, *self._beforehand())
+            self._keep_rights()
             done = self._resume()
             for first in range(done, len(self._stream.rows), _LOOK):
                 self._turn(ledger, first)
@@ -228,8 +231,6 @@ class Simulation:
         """The rows known beforehand: requests that nobody was asked, with what is right."""
         receipts, outcomes = [], []
         for at, row in enumerate(self._stream.start):
-            if row.truth is None:
-                continue
             created = self._stream.time(at - len(self._stream.start))
             digest = hashlib.sha256(f"start:{row.id}".encode()).digest()
             receipt = Receipt(
@@ -258,6 +259,14 @@ class Simulation:
             truth = row.truth if isinstance(row.truth, str) else msgspec.json.encode(row.truth).decode()
             outcomes.append(_told(receipt.id, created, truth, "start", row.subject))
         return receipts, outcomes
+
+    def _keep_rights(self) -> None:
+        """What the file says of rights, under the ids that the rows have or will have."""
+        stream = self._stream
+        known = {stream.id(at): row for at, row in enumerate(stream.rows)}
+        known |= {receipt.id: row for receipt, row in zip(self._beforehand()[0], stream.start, strict=True)}
+        said = {own_id: said_of(row.rights) for own_id, row in known.items() if row.rights}
+        keep_rights(self._place, {own_id: msgspec.json.encode(each).decode() for own_id, each in said.items() if each})
 
     def _resume(self) -> int:
         """How many requests the ledger has already; pages are written whole, so that none is missing in between."""

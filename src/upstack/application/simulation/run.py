@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from upstack.application.data.recorded import prices_beside, prices_of
+from upstack.application.data.rights import Judge
 from upstack.application.learning import Wish
 from upstack.application.loop import Loop
 from upstack.application.proving.pupils import Pupils
 from upstack.application.simulation.player import Simulation
 from upstack.application.simulation.result import Result, result_of
 from upstack.application.simulation.stream import VERSION, Stream, shuffled
-from upstack.core.config import PriceConfig
+from upstack.core.config import Config, PriceConfig
 from upstack.core.errors import ConfigError, EvidenceError
 from upstack.core.traffic import TrafficRow, read_traffic
 from upstack.core.types import Price, Terms
@@ -52,10 +53,10 @@ class Play(msgspec.Struct, frozen=True):
     ledger: Path | None = None  # None: one that is thrown away
 
 
-def simulate(play: Play, table: Mapping[str, PriceConfig], progress: Callable[[int, int], None]) -> Result:
-    """Simulate; `table` are the configuration's prices. ConfigError, EvidenceError, LedgerError."""
+def simulate(play: Play, config: Config, progress: Callable[[int, int], None]) -> Result:
+    """Simulate, under prices and rights of a configuration. ConfigError, EvidenceError, LedgerError."""
     rows = _rows(play)
-    stream = _stream(play, rows, table)
+    stream = _stream(play, rows, config.prices)
     name = play.grader or guess_grader(
         ([row.answers[play.reference].content or ""], [row.answers[play.reference].loss], row.truth)
         for row in stream.rows[:_GUESSED_BY]
@@ -67,7 +68,7 @@ def simulate(play: Play, table: Mapping[str, PriceConfig], progress: Callable[[i
         pupils = Pupils(place, stream.usd_per_second, lambda digest: _same(encoder, digest))
         growth = _GROWTH if play.threshold is None else _GROWTH_UNPROVED
         wish = Wish(stream.task, (play.reference,), play.schema, growth=growth)
-        loop = Loop(place, wish, _terms(play, name), pupils, encoder)
+        loop = Loop(place, wish, _terms(play, name), pupils, Judge(place, config.rights), encoder)
         player = Simulation(place, stream, loop, pupils)
         player.run(lambda done: progress(done, len(stream.rows)))
         return result_of(place, stream, grader, player.serves(), player.why())

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from upstack.core.config.rights import RightsConfig
 from upstack.core.types import DAY_S, Capture
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]*"  # of providers, routes, tasks, keys and teams
@@ -208,6 +209,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tasks: dict[str, TaskConfig] = {}
     prices: dict[str, PriceConfig] = {}  # by "provider/model" or a route's name
     loop: LoopConfig = LoopConfig()
+    rights: RightsConfig = RightsConfig()
     keys: dict[str, KeyConfig] = {}
     teams: dict[str, TeamConfig] = {}
 

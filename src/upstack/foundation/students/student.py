@@ -70,6 +70,8 @@ class Facts(msgspec.Struct, frozen=True):
     calibration: Calibration
     encoder: str | None = None  # digest of the encoder it stands on
     snapshot: str = ""  # digest of what it learned from
+    conditions: tuple[str, ...] = ()  # under which alone it may serve
+    obligations: tuple[str, ...] = ()  # what is owed for it
     format: int = FORMAT
 
 

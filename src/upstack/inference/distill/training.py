@@ -38,6 +38,8 @@ class Teacher(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any] | None = None  # JSON schema of the answers; None: an answer is one of a few texts
     snapshot: str = ""  # digest of what is learned from
     rejected: float = REJECTED
+    conditions: tuple[str, ...] = ()  # under which alone the student may serve
+    obligations: tuple[str, ...] = ()
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -150,6 +152,8 @@ class _Training:
             calibration=calibration,
             encoder=self._encoder,
             snapshot=self._teacher.snapshot,
+            conditions=self._teacher.conditions,
+            obligations=self._teacher.obligations,
         )
         reads = self._vocabularies if self._encode is None else self._encode
         if learnt is not None:  # its sums are made here

@@ -1,0 +1,51 @@
+"""The table `[rights]`: what this deployment is, and texts of one's own that say what may be done with rows."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+import msgspec
+
+Value = Literal["yes", "no", "unknown"]
+
+
+class Unless(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What else is so where all of these conditions are met."""
+
+    conditions: tuple[str, ...]  # classifier, not_distributed, users<N, revenue<N, region!=X
+    train: Value | None = None
+    distil: Value | None = None
+    export: Value | None = None
+    share: Value | None = None
+    obligations: tuple[str, ...] = ()
+
+
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider's terms, or a licence."""
+
+    train: Value = "unknown"  # may what is under it be learned from at all
+    distil: Value = "unknown"  # may a model's answers teach another model
+    export: Value = "unknown"  # may rows leave as a file
+    share: Value = "unknown"  # may they be given to others
+    source: str = ""
+    providers: tuple[str, ...] = ()  # whose terms these are
+    names: tuple[str, ...] = ()  # that a licence goes by
+    sha256: tuple[str, ...] = ()  # of texts that were read, white space folded
+    since: date | None = None
+    until: date | None = None  # the first day on which it holds no more
+    obligations: tuple[str, ...] = ()
+    unless: tuple[Unless, ...] = ()
+
+
+class RightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this deployment is, by which conditions are judged; and texts that stand before those that ship."""
+
+    users: int = 0  # a month
+    revenue_usd: float = 0.0  # a year
+    region: str = ""  # where it is, such as "eu"
+    distributed: bool = False  # students leave the house, or answer for others than it
+    purposes: tuple[str, ...] = ()  # what it processes for; empty: rows that name a purpose are for another one
+    own: Value = "yes"  # may what its own callers ask, without a word on rights, be learned from
+    terms: dict[str, Text] = {}  # of providers, by a name of your choice
+    licences: dict[str, Text] = {}  # of rows and weights
