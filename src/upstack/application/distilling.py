@@ -26,6 +26,7 @@ from upstack.foundation.students.encoder import Encoder
 from upstack.foundation.students.student import digest_of
 from upstack.inference.distill.training import Teacher, Trained, train
 
+_AGAIN = 1.05  # times as much there has to be to learn, where nothing came of it
 _TIMED = 50  # answers by which a student's time is measured
 
 
@@ -35,6 +36,7 @@ class Distiller:
     def __init__(self, place: str, wish: Wish, pupils: Pupils, judge: Judge, encoder: Encoder | None = None) -> None:
         self._place, self._wish, self._pupils, self._encoder = place, wish, pupils, encoder
         self._judge = judge
+        self._failed = 0.0  # what there was to learn when nothing came of it
         self._judged = ""  # by which version of the table the students were judged
         self.why: str | None = None  # there is no student, or no newer one
 
@@ -48,8 +50,8 @@ class Distiller:
         least = float(self._wish.fewest)
         if living:
             newest = self._pupils.learnt(living[-1].id)
-            least = self._wish.growth * newest.weight
-        return curated.weight >= least
+            least = self._wish.growth * newest.weight if newest.retrain is None else 0.0
+        return curated.weight >= max(least, _AGAIN * self._failed)
 
     def why_none(self, curated: Curated) -> str:
         """Why there is no student."""
@@ -73,8 +75,9 @@ class Distiller:
         try:
             trained = train(snapshot.lessons, teacher, encode, encoder)
         except EvidenceError as error:
-            self.why = error.message
+            self.why, self._failed = error.message, sum(each.weighs for each in snapshot.lessons)
             return None
+        self.why, self._failed = None, 0.0
         model = trained.student.to_bytes()
         learnt = _learnt(trained, snapshot, rights)
         row = StudentRow(
@@ -97,16 +100,18 @@ class Distiller:
         self._judged = self._judge.version
 
     def disputed(self, curated: Curated) -> list[str]:
-        """Lessons of the teacher's that the newest student would have answered otherwise."""
+        """Lessons of the teacher's that the newest student would have answered otherwise, the surest first.
+
+        Where it is sure and says something else, one of the two is wrong in a way that training would keep.
+        """
         living = self._living()
         if not living:
             return []
         newest = living[-1].id
-        return [
-            each.id
-            for each in curated.lessons
-            if not each.human and self._pupils.answer(newest, each.id, each.text).content != each.answer.strip()
-        ]
+        teachers = [each for each in curated.lessons if not each.human]
+        said = {each.id: self._pupils.said(newest, each.id, each.text) for each in teachers}
+        differ = [each.id for each in teachers if said[each.id].content != each.answer.strip()]
+        return sorted(differ, key=lambda row: -said[row].confidence)
 
     def _living(self) -> list[StudentRow]:
         return [each for each in students_of(self._place, self._wish.task) if each.ended_at is None]
@@ -131,6 +136,7 @@ def _learnt(trained: Trained, snapshot: Snapshot, rights: Rights) -> Learnt:
         accuracy=trained.accuracy,
         seconds=_seconds(trained, [each.text for each in lessons[-_TIMED:]]),
         unseen={name: (said.content, said.confidence, said.strange) for name, said in trained.unseen.items()},
+        rows=tuple(each.id for each in lessons),
         rights=snapshot.rights,
         texts=rights.texts,
         encoder=trained.student.facts.encoder,

@@ -41,23 +41,30 @@ class Loop:
         judge: Judge,
         encoder: Encoder | None = None,
         keystore: str | None = None,
+        *,
+        acts: bool = True,
     ) -> None:
-        """`terms`: what is to be proved; the students among its arms are those that there are then."""
+        """`terms`: what is to be proved; the students among its arms are those that there are then.
+
+        Not `acts`: it looks, and changes nothing.
+        """
         others = tuple(arm for arm in terms.arms if student_of(arm[0]) is None)
         terms = replace(terms, arms=others)
         self._place, self._wish, self._terms, self._keystore = place, wish, terms, keystore
         self._pupils = pupils
         self._judge = judge
         self._distiller = Distiller(place, wish, pupils, judge, encoder)
-        self._prover = Prover(place, keystore, pupils=pupils)
+        self._prover = Prover(place, keystore, acts=acts, pupils=pupils)
+        self._acts = acts
         self._parts = Parts()
         self._curated = Curated((), {}, {})
 
     def turn(self, now: float) -> Picture:
         """Go round once, at `now` in Unix seconds."""
-        self._distiller.forbid(now)
+        if self._acts:
+            self._distiller.forbid(now)
         curated = self._curate()
-        if self._distiller.is_due(curated, now):
+        if self._acts and self._distiller.is_due(curated, now):
             self._distiller.distil(self._freeze(curated, now), now)
         picture = self._prover.look(self._wish.task, self.terms(), now)
         why = picture.why if self._distiller.arms() else self._distiller.why_none(curated)
@@ -76,9 +83,17 @@ class Loop:
         """Rows to learn from of which the newest student says something else than the teacher did."""
         return self._distiller.disputed(self._curated)
 
+    def answers(self, row_id: str, text: str) -> list[str]:
+        """What the students that live say to a row."""
+        return [self._pupils.answer(student, row_id, text).content or "" for _, student in self._distiller.arms()]
+
+    def curated(self) -> Curated:
+        """What there is to learn now."""
+        return self._curate()
+
     def _curate(self) -> Curated:
         rows = capture(self._place, self._wish.task, self._wish.reference, self._keystore)
-        self._curated = curate(self._place, self._wish.task, rows, self._parts, self._judge)
+        self._curated = curate(self._place, self._wish.task, rows, self._parts, self._judge, keep=self._acts)
         return self._curated
 
     def _freeze(self, curated: Curated, now: float) -> Snapshot:
@@ -86,9 +101,19 @@ class Loop:
 
 
 def loop_of(
-    place: str, wish: Wish, terms: Terms, config: LoopConfig, rights: RightsConfig, keystore: str | None
+    place: str,
+    wish: Wish,
+    terms: Terms,
+    config: LoopConfig,
+    rights: RightsConfig,
+    keystore: str | None,
+    *,
+    acts: bool = True,
 ) -> Loop:
-    """Make the loop of a task, as it is configured. ConfigError where its encoder cannot be read."""
+    """Make the loop of a task, as it is configured. ConfigError where its encoder cannot be read.
+
+    Not `acts`: it looks, and changes nothing.
+    """
     encoder = None if config.encoder is None else made(config.encoder)
     pupils = Pupils(place, config.usd_per_hour / 3600, lambda digest: encoder_of(config.encoder, digest))
-    return Loop(place, wish, terms, pupils, Judge(place, rights), encoder, keystore)
+    return Loop(place, wish, terms, pupils, Judge(place, rights), encoder, keystore, acts=acts)

@@ -7,11 +7,13 @@ So `upstack --help` loads no server, no HTTP client and no price list.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from upstack import __version__
+from upstack.cli.data import app as data_app
+from upstack.cli.data import rights_app
 from upstack.cli.keys import app as keys_app
 from upstack.cli.ledger import app as ledger_app
 from upstack.cli.loop import app as loop_app
@@ -30,6 +32,8 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(loop_app, name="loop")
+app.add_typer(data_app, name="data")
+app.add_typer(rights_app, name="rights")
 
 
 @app.callback(invoke_without_command=True)
@@ -338,3 +342,38 @@ def backtest(
         ),
         as_json=as_json,
     )
+
+
+@app.command()
+def review(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    limit: Annotated[int, typer.Option(help="How many are asked.", min=1)] = 50,
+    queue: Annotated[Literal["evidence", "training"] | None, typer.Option(help="One of the two alone.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which answer is right where student and reference differ: by keys alone, without seeing whose it is.
+
+    What is evidence comes in the order of the requests, then what training would gain most from.
+    """
+    from upstack.cli.reviewing import review as run
+
+    run(task, ledger, config, url, limit, queue, as_json=as_json)
+
+
+@app.command()
+def forget(
+    subject: Annotated[str, typer.Option(help="Whom or what it is about, as requests said.")],
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase a subject: contents and their key, snapshots; students that learned from it are trained anew."""
+    from upstack.cli.removing import erase
+
+    erase(subject, None, ledger, config, yes=yes, as_json=as_json)

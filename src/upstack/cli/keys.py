@@ -18,8 +18,11 @@ _WRITE = "Put the table at the end of the configuration."
 def new(
     name: Annotated[str, typer.Argument(help="What the key is called in receipts and limits.")],
     role: Annotated[
-        Literal["app", "feedback", "admin"],
-        typer.Option(help="app asks models, feedback tells outcomes of any receipt, admin sees /admin and /metrics."),
+        Literal["app", "feedback", "reviewer", "admin"],
+        typer.Option(
+            help="app asks models, feedback tells outcomes of any receipt, a reviewer's labels are evidence, admin sees"
+            " /admin and /metrics."
+        ),
     ] = "app",
     team: Annotated[str | None, typer.Option(help="The team it belongs to.")] = None,
     budget_day: Annotated[float | None, typer.Option(help="The most it may spend in a day, USD.", min=0)] = None,

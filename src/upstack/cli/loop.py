@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from upstack.cli.options import ConfigOption, JsonOption
+from upstack.cli.options import ConfigOption, JsonOption, LedgerOption
 
 app = typer.Typer(help="Turn traffic and outcomes into a small model of your own, prove it, serve it, watch it.")
 
@@ -61,3 +61,18 @@ def simulate(
         uncertified,
     )
     run(given, as_json=as_json)
+
+
+@app.command(name="run")
+def run_loop(
+    task: Annotated[str | None, typer.Argument(help="The task; default: all that learn.")] = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Go round once, and say how it stands.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Go round the loop until Ctrl-C, where no gateway does so by itself; it may be killed at any moment."""
+    from upstack.cli.looping import run_rounds
+
+    run_rounds(task, ledger, config, once=once, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from upstack.cli.options import config_path
+from upstack.cli.options import config_path, keystore_of, ledger_of, look_here, read
 from upstack.cli.output import console, counted, new_sheet, new_table, print_json, say, show, styled
 from upstack.core.config import load_config
-from upstack.core.errors import ConfigError
+from upstack.core.errors import ConfigError, LedgerError
+from upstack.core.store.standings import Summary
+from upstack.core.types import STUDENT
 
 if TYPE_CHECKING:
+    from upstack.application.loop import Loop
+    from upstack.application.proving.prover import Picture
     from upstack.application.simulation.result import Result
 
+_PAUSE_S = 0.5  # between looks for something new
 _MAX_LOSS, _CONFIDENCE, _THRESHOLD = 0.02, 0.95, 0.5
 
 
@@ -74,6 +80,59 @@ def simulate(given: Given, *, as_json: bool) -> None:
         print_json(msgspec.to_builtins(result))
     else:
         _print(result, given)
+
+
+def run_rounds(task: str | None, ledger: str | None, path: Path | None, *, once: bool, as_json: bool) -> None:
+    """Go round again and again, and say what was done."""
+    needs_the_extra()
+    from upstack.application.loop import loop_of  # noqa: PLC0415 - numpy is an extra's
+    from upstack.cli.learnt import learning  # noqa: PLC0415
+    from upstack.core.store.checks import newest  # noqa: PLC0415
+    from upstack.core.store.proofs import proving  # noqa: PLC0415
+
+    look_here()
+    config = read(path)
+    place, keystore = ledger_of(ledger, path), keystore_of(ledger, path)
+    own = [name for name, row in config.tasks.items() if f"{STUDENT}/{name}" in row.candidates]
+    if task is None and not own:
+        raise ConfigError('no task learns: give one the candidate "student/TASK" and a strategy such as "confidence"')
+    loops = {}
+    for name in [task] if task is not None else own:
+        wish, terms = learning(config, name)
+        loops[name] = loop_of(place, wish, terms, config.loop, config.rights, keystore)
+    seen: Any = None
+    while True:
+        with proving(place) as mine:
+            if not mine:
+                raise LedgerError("a gateway, or another loop, goes round with this ledger already")
+            while once or newest(place) != seen:
+                seen = newest(place)
+                did = [_round(name, loop, as_json=as_json, once=once) for name, loop in loops.items()]
+                if once or not any(did):
+                    break
+        if once:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _round(task: str, loop: Loop, *, as_json: bool, once: bool) -> bool:
+    """Go round a task once; whether anything was done."""
+    picture = loop.turn(time.time())
+    if as_json:
+        if picture.did or once:
+            print_json({"task": task, "did": picture.did, "serves": serves(picture), "why": picture.why})
+    else:
+        for each in picture.did:
+            say(f"task {task}: {each}", style="bold")
+        if once:
+            say(f"task {task}: {serves(picture) or 'the reference'} answers{f'; {picture.why}' if picture.why else ''}")
+    return bool(picture.did)
+
+
+def serves(picture: Picture) -> str | None:
+    """What answers, in words; None: the reference."""
+    certificate = picture.certificate
+    return None if certificate is None else msgspec.json.decode(certificate.summary, type=Summary).words
 
 
 def needs_the_extra() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import typer
 
+from upstack.application.data.forgetting import Forgotten, forget
 from upstack.cli.options import keystore_of, ledger_of, read
-from upstack.cli.output import print_json, say
+from upstack.cli.output import counted, print_json, say
 from upstack.core.errors import ConfigError, RequestError
 from upstack.core.store.custody import custody
 from upstack.core.store.engine import saying, transaction
-from upstack.core.store.erasure import Erased, erase_receipt, erase_subject
+from upstack.core.store.erasure import Erased, erase_receipt
 from upstack.core.store.places import is_postgres, shown
 from upstack.core.store.reading import check_version, read_receipt
 from upstack.core.store.retention import Pruned, Retention, count
@@ -65,17 +66,24 @@ def erase(
         if as_json or not sys.stdin.isatty():
             raise ConfigError("what is erased is gone for good: say --yes, too")
         typer.confirm(f"Erase all contents {whose} from {shown(place)}, for good?", abort=True)
+    forgotten = None
     with custody(place, keystore) as (opened, signer):
         if subject is not None:
-            erased = erase_subject(place, opened, signer, subject)
+            forgotten = forget(place, opened, signer, subject)
+            erased = forgotten.erased
         else:
             assert receipt is not None  # noqa: S101 - one of them is given
             erased = erase_receipt(place, signer, receipt)
     if as_json:
-        print_json({"ledger": shown(place), **msgspec.to_builtins(erased)})
+        more = {} if forgotten is None else msgspec.to_builtins(forgotten)
+        more.pop("erased", None)
+        print_json({"ledger": shown(place), **msgspec.to_builtins(erased), **more})
         return
     for line in _in_words(erased, whose, place):
         say(line)
+    if forgotten is not None:
+        for line in _elsewhere(forgotten):
+            say(line)
 
 
 def _in_words(erased: Erased, whose: str, place: str) -> list[str]:
@@ -114,3 +122,13 @@ def _retention(older_than: str | None, config: Path | None, *, contents_only: bo
     if not rows and not server.content_retention_days:
         raise ConfigError("nothing is too old: set server.retention_days or say --older-than 90d")
     return Retention(rows, server.content_retention_days)
+
+
+def _elsewhere(forgotten: Forgotten) -> list[str]:
+    """What was reached beside contents."""
+    found = []
+    if forgotten.students:
+        found.append(f"{counted(len(forgotten.students), 'student')} learned from it, and will be trained anew")
+    if forgotten.snapshots:
+        found.append(f"{counted(forgotten.snapshots, 'snapshot')} listed rows of it, and do no more")
+    return found + [f"EXPORTED before, and beyond reach: {each}" for each in forgotten.exports]

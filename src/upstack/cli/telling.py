@@ -42,7 +42,7 @@ def run(told: Told, url: str | None, config: Path | None, *, as_json: bool) -> N
     """Tell it and print what was recorded. UpstackError where it was not."""
     body = _body(told, config)
     try:
-        answer = asyncio.run(_send(body, url, config))
+        answer = asyncio.run(send(body, url, config))
     except asyncio.CancelledError:  # Ctrl-C while a gateway of our own ran
         raise KeyboardInterrupt from None
     if as_json:
@@ -107,7 +107,8 @@ def _text(said: str) -> str:
     return content.decode("utf-8", "replace")
 
 
-async def _send(body: dict[str, Any], url: str | None, config: Path | None) -> dict[str, Any]:
+async def send(body: dict[str, Any], url: str | None, config: Path | None) -> dict[str, Any]:
+    """Tell the gateway that runs, or one of our own. RequestError where it does not take it."""
     found = await asyncio.to_thread(running, url, config)
     async with contextlib.AsyncExitStack() as stack:
         base = await stack.enter_async_context(one_or_own(found, config))

@@ -26,7 +26,8 @@ class Captured(msgspec.Struct, frozen=True):
     teacher: str | None = None  # what the reference answered; None: it was not asked
     provider: str = ""  # of that answer
     model: str = ""
-    truth: str | None = None  # what somebody said is right
+    truth: str | None = None  # what a reviewer or a test said is right
+    claims: tuple[tuple[str, str], ...] = ()  # source, and what it says is right
     subject: str | None = None
 
 
@@ -34,6 +35,13 @@ def capture(place: str, task: str, reference: tuple[str, ...], keystore: str | N
     """Read all requests of a task, in order; `reference`: the names that the reference's route goes by."""
     checks = read_checks(place, task, shadow_task(task), "", keystore, every=True)
     return [_captured(check, reference) for check in checks if not check.gone and check.receipt.request is not None]
+
+
+def captured(receipt: Receipt) -> Captured:
+    """One receipt by itself: whoever answered it taught."""
+    last = receipt.attempts[-1] if receipt.attempts else None
+    names = () if last is None else (f"{last.provider}/{last.model}",)
+    return _captured(Check(receipt, (), None, {}, gone=False), names)
 
 
 def _captured(check: Check, reference: tuple[str, ...]) -> Captured:
@@ -51,6 +59,7 @@ def _captured(check: Check, reference: tuple[str, ...]) -> Captured:
         provider="" if last is None else last.provider,
         model="" if last is None else last.model,
         truth=None if check.truth is None else check.truth.decode("utf-8", "replace"),
+        claims=tuple((each.source, each.answer.decode("utf-8", "replace")) for each in check.claims),
         subject=receipt.subject,
     )
 

@@ -23,6 +23,8 @@ class Manifest(msgspec.Struct, frozen=True):
     rights: tuple[Facts, ...]  # that rows have
     dropped: tuple[tuple[str, str], ...]  # id, why
     code: str  # version of this program
+    exported: str = ""  # where to, of one that was exported
+    erased: int = 0  # rows that were listed, and are gone
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -33,8 +35,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     rights: tuple[Facts, ...]
 
 
-def freeze(place: str, task: str, curated: Curated, now: float) -> Snapshot:
-    """Keep what there is to learn now."""
+def freeze(place: str, task: str, curated: Curated, now: float, exported: str = "") -> Snapshot:
+    """Keep what there is to learn now; `exported`: where it goes to, where it does."""
     known = {own_id: msgspec.structs.replace(facts, subject="") for own_id, facts in curated.facts.items()}
     places = {facts: at for at, facts in enumerate(dict.fromkeys(known.values()))}
     manifest = Manifest(
@@ -43,6 +45,7 @@ def freeze(place: str, task: str, curated: Curated, now: float) -> Snapshot:
         tuple(places),
         tuple(sorted(curated.dropped.items())),
         __version__,
+        exported,
     )
     text = msgspec.json.encode(manifest)
     own_id = hashlib.sha256(text).hexdigest()

@@ -22,7 +22,7 @@ from upstack.core.errors import RequestError
 from upstack.core.types import Capture
 
 CALLER = "upstack.caller"  # where an ASGI scope has it
-Role = Literal["app", "feedback", "admin"]
+Role = Literal["app", "feedback", "reviewer", "admin"]
 PREFIX = "sk-upstack-"  # clients of OpenAI's expect one that begins with sk-
 
 _HEADERS = (b"authorization", b"x-api-key", b"api-key")  # OpenAI's, Anthropic's and Azure's clients

@@ -21,6 +21,7 @@ from upstack.core.config import NAME
 from upstack.core.errors import LedgerError, RequestError, UpstackError
 from upstack.core.mistakes import in_words, split, unreadable
 from upstack.core.store.base import OUTCOME_KNOWN
+from upstack.core.store.checks import JUDGES
 from upstack.core.store.ids import outcome_id
 from upstack.core.store.outcomes import Earlier, earlier, newest_of_episode
 from upstack.core.types import Outcome, Receipt
@@ -120,7 +121,7 @@ class Feedback:
             name=said.name,
             value=said.value if isinstance(said.value, bool) else _score(said.value),
             withdrawn=said.withdraw,
-            source=_short("source", said.source) or name or "local",
+            source=_source(said.source, caller),
             key=name,
             idempotency_key=_short("idempotency_key", idempotency_key) or own_id,
             comment=content[0],
@@ -222,6 +223,18 @@ def _observed(said: str | float | None, now: float) -> float:
         message = "observed_at: RFC 3339 with its time zone, or Unix seconds, and not in the future"
         raise RequestError(message, param="observed_at")
     return seconds
+
+
+def _source(said: str | None, caller: Caller | None) -> str:
+    """Who says so. To call oneself a reviewer or a test takes a key of that role: such labels are evidence."""
+    source = _short("source", said)
+    if caller is None:
+        return source or "local"
+    judges = caller.role in {"reviewer", "admin"}
+    if source is not None and source.startswith(JUDGES) and not judges:
+        message = f"Only a key with the role reviewer tells as {source.partition(':')[0]}: its labels are evidence"
+        raise RequestError(message, status=403, code="permission_denied", param="source")
+    return source or (f"{JUDGES[0]}:{caller.name}" if judges else caller.name)
 
 
 def _short(what: str, text: str | None) -> str | None:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from upstack.core.config import UNCERTIFIED, Config, TaskConfig
-from upstack.core.errors import ConfigError
+from upstack.core.errors import ConfigError, EvidenceError
 from upstack.core.types import (
     STUDENT,
     Plan,
@@ -33,6 +33,7 @@ from upstack.core.types import (
 from upstack.foundation.catalog import providers_from, why_missing
 from upstack.foundation.prices import price_changes_at, price_for
 from upstack.inference.cost import ceiling
+from upstack.inference.distill.lessons import fields_of
 from upstack.inference.drift import revoke_loss
 from upstack.inference.graders.making import make_grader
 from upstack.inference.router import permits, route_plan, task_plan
@@ -248,11 +249,15 @@ def _learns(name: str, row: TaskConfig) -> bool:
     return f"{STUDENT}/{name}" in row.candidates and row.strategy not in UNCERTIFIED
 
 
-def _schema(path: str, where: str) -> bytes:
-    """The JSON schema in a file."""
+def _schema(path: str, where: str, *, learns: bool) -> bytes:
+    """The JSON schema in a file, which a student can fill where the task learns."""
     try:
         data = Path(path).read_bytes()
-        msgspec.json.decode(data, type=dict[str, Any])
+        schema = msgspec.json.decode(data, type=dict[str, Any])
+        if learns:
+            fields_of(schema)
+    except EvidenceError as error:
+        raise ConfigError(f"{where}: {error.message}") from None
     except OSError as error:
         raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -287,7 +292,7 @@ def _task(name: str, config: Config, routes: Mapping[str, Route]) -> Task:
         value=None if row.value_usd is None else round(row.value_usd * 10**12),
         refuse_unprofitable=row.on_unprofitable == "refuse",
         learns=_learns(name, row),
-        schema=None if row.schema is None else _schema(row.schema, f"tasks.{name}.schema"),
+        schema=None if row.schema is None else _schema(row.schema, f"tasks.{name}.schema", learns=_learns(name, row)),
     )
     if not any(permits(task, routes[used]) for used in task.routes):
         labels = ", ".join(task.residency)

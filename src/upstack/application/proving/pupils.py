@@ -31,6 +31,8 @@ class Learnt(msgspec.Struct, frozen=True):
     accuracy: float  # of what it said unseen
     seconds: float  # that an answer takes
     unseen: Mapping[str, tuple[str, float, bool]] = {}  # by row: content, confidence, whether it is strange
+    rows: tuple[str, ...] = ()  # that it learned from
+    retrain: str | None = None  # why another is to be trained in its place
     rights: tuple[Facts, ...] = ()  # that its rows have
     texts: tuple[str, ...] = ()  # terms and licences by which it was permitted
     encoder: str | None = None  # digest
@@ -51,11 +53,15 @@ class Pupils:
 
     def answer(self, student: str, row_id: str, text: str) -> CheckedAnswer:
         """What a student says to a check. EvidenceError where it is not there any more."""
+        return answer_of(self.said(student, row_id, text), self._known[student][1].seconds * self._price)
+
+    def said(self, student: str, row_id: str, text: str) -> Said:
+        """The same, with how sure it is."""
         said = self._said.setdefault(student, {})
         found = said.get(row_id)
         if found is None:
             found = said[row_id] = self._answer(student, row_id, text)
-        return answer_of(found, self._known[student][1].seconds * self._price)
+        return found
 
     def student(self, student: str) -> Student:
         """A student, ready to answer. EvidenceError where it is not there any more."""

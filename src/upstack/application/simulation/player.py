@@ -178,7 +178,7 @@ class Simulation:
     def _turn(self, ledger: Any, at: int) -> None:
         """Let the loop look, take over what serves now, and answer what it wants to be labelled."""
         now = self._stream.time(at)
-        for _ in range(3):  # what was labelled may prove something
+        while True:  # what was labelled may prove something, and ask for more
             picture = self._loop.turn(now)
             self._serve(picture)
             wanted = self._wanted(picture)

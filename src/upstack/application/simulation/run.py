@@ -23,6 +23,7 @@ from upstack.core.traffic import TrafficRow, read_traffic
 from upstack.core.types import Price, Terms
 from upstack.foundation.prices import load_prices_toml
 from upstack.foundation.students.encoder import Encoder
+from upstack.inference.distill.lessons import fields_of
 from upstack.inference.drift import revoke_loss
 from upstack.inference.graders.making import guess_grader, make_grader
 
@@ -55,6 +56,7 @@ class Play(msgspec.Struct, frozen=True):
 
 def simulate(play: Play, config: Config, progress: Callable[[int, int], None]) -> Result:
     """Simulate, under prices and rights of a configuration. ConfigError, EvidenceError, LedgerError."""
+    fields_of(play.schema)  # what is wrong with it is said before anything else is done
     rows = _rows(play)
     stream = _stream(play, rows, config.prices)
     name = play.grader or guess_grader(

@@ -107,7 +107,8 @@ class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A virtual key, as `upstack keys new NAME` makes it. With the first one, nobody is served without."""
 
     hash: str  # of the key, which is kept nowhere
-    role: Literal["app", "feedback", "admin"] = "app"  # asks models; tells outcomes of any receipt; /admin and /metrics
+    # app asks models, feedback tells outcomes of any receipt, a reviewer's are evidence, admin sees /admin and /metrics
+    role: Literal["app", "feedback", "reviewer", "admin"] = "app"
     team: str | None = None  # that it belongs to
     tasks: tuple[str, ...] = ()  # that it may ask for; with neither tasks nor routes: anything
     routes: tuple[str, ...] = ()  # that it may ask for by name

@@ -24,7 +24,7 @@ _CHECKS = f"{_WHOLE} coin IS NOT NULL AND task = ? AND id >= ? ORDER BY id"
 _ALL = f"{_WHOLE} check_of IS NULL AND task = ? AND id >= ? AND state = 'answered' ORDER BY id"
 _BESIDE = f"{_WHOLE} check_of IS NOT NULL AND check_of >= ? AND task = ? ORDER BY id"
 _TOLD = (
-    "SELECT receipt, name, withdrawn, success, score, outcomes.id, demonstration, cipher_key, created_at"
+    "SELECT receipt, name, withdrawn, success, score, outcomes.id, demonstration, cipher_key, created_at, source, key"
     " FROM outcomes LEFT JOIN outcome_contents ON outcome_seq = seq"
     " WHERE receipt IS NOT NULL AND receipt >= ? ORDER BY created_at, outcomes.id"
 )
@@ -35,14 +35,25 @@ _NEWEST = (
 _PARTS = "SELECT id, cluster, part FROM parts WHERE task = ? ORDER BY id"
 
 
+JUDGES = ("reviewer", "test")  # how the sources begin whose word is evidence
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What somebody told to be the right answer, who is no reviewer."""
+
+    source: str  # the virtual key that told, else who it says it is
+    answer: bytes
+
+
 class Check(msgspec.Struct, frozen=True):
     """One request: one whose coin fell, where all are not asked for."""
 
     receipt: Receipt
     beside: tuple[Receipt, ...]  # what its other routes said; those that are still being asked are missing
-    truth: bytes | None  # what was told to be the right answer
+    truth: bytes | None  # what somebody who may say so told to be the right answer
     told: Mapping[str, float]  # how good an answer is, in 0 to 1, by the id of its receipt
     gone: bool  # its content was removed, or cannot be decrypted
+    claims: tuple[Claim, ...] = ()  # what others told to be right, which proves nothing
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -86,12 +97,13 @@ def read_checks(
             others.setdefault(receipt.check_of, []).append(receipt)
         wanted = {receipt.id for receipt, _ in checks}
         wanted |= {each.id for several in others.values() for each in several}
-        truths, told = _told(ask, opener, since, wanted)
+        truths, told, claims = _told(ask, opener, since, wanted)
     found = []
     for receipt, gone in checks:
         rest = tuple(others.get(receipt.id, ()))
         values = {each.id: told[each.id] for each in (receipt, *rest) if each.id in told}
-        found.append(Check(receipt, rest, truths.get(receipt.id), values, gone))
+        claimed = tuple(Claim(*each) for each in claims.get(receipt.id, {}).items())
+        found.append(Check(receipt, rest, truths.get(receipt.id), values, gone, claimed))
     return found
 
 
@@ -107,11 +119,26 @@ def _receipts(ask: Ask, opener: _Opener, query: str, *values: str) -> list[tuple
     return found
 
 
-def _told(ask: Ask, opener: _Opener, since: str, wanted: set[str]) -> tuple[dict[str, bytes], dict[str, float]]:
-    """The latest demonstration, and the latest value, of each receipt; what was taken back counts no more."""
+def may_judge(source: str, key: str) -> bool:
+    """Whether what was told may be evidence: by a reviewer, by an executed test, or where there are no keys at all.
+
+    Who may call itself a reviewer or a test was checked when it told.
+    """
+    return source.startswith(JUDGES) or not key
+
+
+def _told(
+    ask: Ask, opener: _Opener, since: str, wanted: set[str]
+) -> tuple[dict[str, bytes], dict[str, float], dict[str, dict[str, bytes]]]:
+    """The latest demonstration, and the latest value, of each receipt; what was taken back counts no more.
+
+    And what those claim who are no judges, by receipt and source.
+    """
+    claims: dict[str, dict[str, bytes]] = {}
     truths: dict[str, dict[str, tuple[float, bytes]]] = {}
     values: dict[str, dict[str, tuple[float, float]]] = {}
-    for receipt, name, withdrawn, success, score, own_id, demonstration, cipher_key, created_at in ask(_TOLD, since):
+    for row in ask(_TOLD, since):
+        receipt, name, withdrawn, success, score, own_id, demonstration, cipher_key, created_at, source, key = row
         if receipt not in wanted:
             continue
         at = to_seconds(created_at)
@@ -121,9 +148,11 @@ def _told(ask: Ask, opener: _Opener, since: str, wanted: set[str]) -> tuple[dict
         if success is not None or score is not None:
             values.setdefault(receipt, {})[name] = (at, float(success if score is None else score))
         (truth,) = opener.opened(cipher_key, own_id, ((to_bytes(demonstration), "demonstration"),))
-        if truth is not None:
+        if truth is not None and not may_judge(source, key):
+            claims.setdefault(receipt, {})[key or source] = truth
+        elif truth is not None:
             truths.setdefault(receipt, {})[name] = (at, truth)
-    return _latest(truths), _latest(values)
+    return _latest(truths), _latest(values), claims
 
 
 _What = TypeVar("_What", bytes, float)

@@ -30,7 +30,11 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 class Features:
-    """Vocabularies ready to be looked up in. A text becomes a sparse vector in which each kind has length 1."""
+    """Vocabularies ready to be looked up in. A text becomes a sparse vector in which each kind has length 1.
+
+    Runs that are not known are as long as the rarest that are, so that of a text that says little to a student little
+    is seen.
+    """
 
     def __init__(self, vocabularies: Sequence[Vocabulary]) -> None:
         """`vocabularies`: one for each of `grams.KINDS`."""
@@ -41,7 +45,8 @@ class Features:
             start = len(self._rarity)
             self._places.append({number: start + at for at, number in enumerate(each.numbers.tolist())})
             self._rarity += each.rarity.tolist()
-        self._seen: list[dict[str, list[int]]] = [{} for _ in vocabularies]
+        self._rarest = [max(each.rarity.tolist(), default=1.0) for each in vocabularies]
+        self._seen: list[dict[str, tuple[list[int], int]]] = [{} for _ in vocabularies]
 
     def of(self, text: str) -> tuple[list[int], list[float]]:
         """Give the places that are not zero, and what stands there."""
@@ -50,25 +55,30 @@ class Features:
         values: list[float] = []
         rarity = self._rarity
         for at, kind in enumerate(KINDS):
-            counts = Counter(self._find(at, kind, text))
+            there, unknown = self._find(at, kind, text)
+            counts = Counter(there)
             found = [(1.0 + math.log(count)) * rarity[place] for place, count in counts.items()]
-            length = math.sqrt(sum(value * value for value in found))
+            length = math.sqrt(sum(value * value for value in found) + unknown * self._rarest[at] ** 2)
             places += counts
             values += [value / length for value in found]
         return places, values
 
-    def _find(self, at: int, kind: str, text: str) -> list[int]:
+    def _find(self, at: int, kind: str, text: str) -> tuple[list[int], int]:
+        """The places of the runs that are known, and how many are not."""
         known, seen = self._places[at], self._seen[at]
         found: list[int] = []
+        unknown = 0
         for piece in pieces(kind, text):
             those = seen.get(piece)
             if those is None:
                 if len(seen) >= _REMEMBERED:
                     seen.clear()
                 numbers = map(number_of, runs(kind, piece))
-                those = seen[piece] = [known[number] for number in numbers if number in known]
-            found += those
-        return found
+                places = [known.get(number, -1) for number in numbers]
+                those = seen[piece] = ([place for place in places if place >= 0], places.count(-1))
+            found += those[0]
+            unknown += those[1]
+        return found, unknown
 
 
 def number_of(run: str) -> int:

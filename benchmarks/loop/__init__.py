@@ -1,0 +1,1 @@
+"""What the learning loop is made of, measured piece by piece."""
