@@ -24,7 +24,6 @@ import typer
 from upstack import cli
 from upstack.application.gateway import exposition
 from upstack.core import config, errors
-from upstack.core.config import tables
 from upstack.foundation import catalog
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +89,7 @@ def config_page() -> str:
 
 def _config_tables(struct: type[msgspec.Struct], path: str) -> Iterator[str]:
     """One section a table, the tables inside it after it."""
-    comments = _members(tables, struct.__name__)
+    comments = _members(sys.modules[struct.__module__], struct.__name__)
     rows, inner = [], []
     for field in msgspec.structs.fields(struct):
         child, many = _child(field.type)
@@ -126,6 +125,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{_json(value)}`" for value in arguments)
     if origin in {typing.Union, types.UnionType}:
         return " or ".join(_type(part) for part in arguments if part is not types.NoneType)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return "table"
     if origin in {tuple, list}:
         return f"list of {_type(arguments[0])}s"
     return _TOML_TYPES.get(annotation, str(annotation))

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable
 
 import msgspec
 
-from upstack.inference.clusters import Clusters, _root
+from upstack.inference.clusters import Clusters
 
 _SEED = 20_240_601
 _BASES = 1_000  # messages of each language
@@ -26,6 +26,7 @@ _EDITED = (0.01, 0.20)  # share of a copy's words that is edited
 
 _COMMA, _STOP, _ASKED = "\uff0c", "\u3002", "\uff1f"  # Chinese punctuation
 _KINDS = ("swap", "replace", "delete", "insert")
+_AROUND = ("question", "fact", "wish", "aside")  # kinds of sentences that stand around what happened
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -64,14 +65,9 @@ def measure() -> Result:
     for each in texts:
         clusters.add(each.text)
     seconds = time.process_time() - start
-    roots = [root_of(clusters, index) for index in range(len(texts))]
+    roots = [clusters.root(index) for index in range(len(texts))]
     precision, recall = scores(roots, [each.base for each in texts])
     return Result(precision, recall, len(texts) / seconds, len(texts))
-
-
-def root_of(clusters: Clusters, index: int) -> int:
-    """The first text of a text's cluster as it is now: clusters are joined by what comes later."""
-    return _root(clusters._parents, index)  # noqa: SLF001 - until it has `root(index)`
 
 
 def scores(roots: Iterable[int], bases: Iterable[int]) -> tuple[float, float]:
@@ -120,25 +116,27 @@ def _words(phrases: Iterable[str]) -> list[str]:
 
 
 def _message(draw: random.Random, language: str, slots: dict[str, list[str]]) -> str:
-    """Sentences until it is long enough: 8 to 60 words, 20 to 120 characters in Chinese."""
+    """What happened, and sentences around it until it is long enough; of 8 to 60 words, 20 to 120 characters."""
     chinese = language == "zh"
     least, most = (20, 120) if chinese else (8, 60)
     wanted = draw.randint(least, most * 3 // 4)
     while True:
-        text = _fill(draw, draw.choice(slots["greeting"]), slots) if draw.random() < 0.4 else ""
-        order = ["report", "question", "fact", "wish", "aside"]
-        draw.shuffle(order)
-        for kind in order:
+        sentences: list[str] = []
+        kinds = ["report", *draw.sample(_AROUND, len(_AROUND))]
+        while kinds and _length(sentences, chinese=chinese) < wanted:
+            kind = kinds.pop(0)
             sentence = _fill(draw, draw.choice(slots[kind]), slots)
-            stop = (_ASKED if chinese else "?") if kind == "question" else (_STOP if chinese else ".")
-            if chinese:
-                text = (text + sentence + stop).replace(", ", _COMMA)
-            else:
-                text = f"{text} {sentence[0].upper()}{sentence[1:]}{stop}".strip()
-            if len(text if chinese else text.split()) >= wanted:
-                break
-        if least <= len(text if chinese else text.split()) <= most:
-            return text
+            mark = ("?", _ASKED) if kind == "question" else (".", _STOP)
+            sentences.append(f"{sentence[0].upper()}{sentence[1:]}{mark[chinese]}")
+        draw.shuffle(sentences)
+        if draw.random() < 0.4:
+            sentences.insert(0, draw.choice(slots["greeting"]))
+        if least <= _length(sentences, chinese=chinese) <= most:
+            return "".join(sentences).replace(", ", _COMMA) if chinese else " ".join(sentences)
+
+
+def _length(sentences: list[str], *, chinese: bool) -> int:
+    return sum(len(each if chinese else each.split()) for each in sentences)
 
 
 def _fill(draw: random.Random, template: str, slots: dict[str, list[str]]) -> str:
@@ -189,22 +187,40 @@ _ENGLISH = {
     "greeting": "Hello,; Hi there,; Dear support team,; Good morning,; Good evening,; To whom it may concern,",
     "report": "{when} the {kind} {object} {fault} {though}; the {object} I bought from you {when} {fault}; {though},"
     " the {kind} {object} {fault}; my {relative} says the {object} {fault} {when}; it seems that our {kind} {object}"
-    " {fault} {though}; {fault}, that is what the {object} from {place} did {when}",
+    " {fault} {though}; {fault}, that is what the {object} from {place} did {when}; we unpacked the {kind} {object}"
+    " {when} and it {fault}; {relative} noticed {when} that our {object} {fault}; sadly, {though}, that {kind}"
+    " {object} {fault}; purchased {when} in {place}: a {kind} {object} which {fault}; nobody at {place} believed me,"
+    " yet the {object} {fault} {though}; every {kind} {object} you sent us {fault} {though}; {name} looked at our"
+    " {object} {when}, and it still {fault}; once again one {object} {fault}, {though}",
     "question": "can you tell me whether the {kind} {object} also {ability}; how long does a {service} from {place}"
     " take if I pay by {method}; where do I find the {paper} for my {object}; is it possible to {action} {when}; why"
     " was I charged {amount} euros for the {service}; who can {action} while I am in {place}; does the {service}"
-    " cover a {object} that {fault}; what do I need to {action} with a {paper} from {year}",
+    " cover a {object} that {fault}; what do I need to {action} with a {paper} from {year}; would you mind telling"
+    " {name} how to {action}; which {paper} proves that {service} was due {when}; am I allowed to {action} without"
+    " any {paper}; has {name} in {place} already arranged the {service}; could a {kind} {object} be sent to {place}"
+    " instead; what happens to my {amount} euros if you {action}; should {relative} bring the {paper} along to"
+    " {place}; since when does a {service} require {method}",
     "fact": "order {order} was paid by {method}; the {paper} shows {amount} euros instead of {few} hundred; {name} at"
     " your {place} branch promised a {service} {when}; the parcel was left with {name} in {place}; I ordered size"
     " {size} and received size {few}; tracking says {place} since {day} {month}; my contract {order} runs until"
-    " {month} {year}; I waited {minutes} minutes on the phone before {name} picked up",
+    " {month} {year}; I waited {minutes} minutes on the phone before {name} picked up; reference {order} appears"
+    " nowhere on your {paper}; {amount} euros vanished {when}; somebody called {name} signed at {hour} in {place};"
+    " chat agent {name} closed ticket {order} {though}; payment via {method} bounced {when}; {place} received parcel"
+    " {order} half open; between {day} and {month} there were {few} failed visits; model {size} carries serial"
+    " {order}",
     "wish": "please {action} before {day} {month}; I would rather {action} than wait for another {service}; kindly"
     " send the {paper} to {place}; I expect a {service} by {weekday}; if nothing happens I will {action}; just"
-    " {action} and refund the {amount} euros; we want to exchange it for a {kind} {object}",
+    " {action} and refund the {amount} euros; we want to exchange it for a {kind} {object}; could someone {action}"
+    " today; I insist that you {action}; let {name} {action} for us; give {relative} some {service} as compensation;"
+    " arrange {service} around {hour}, ideally near {place}; forget the {service}, simply {action}; it would be great"
+    " to {action} and to get my {paper}; transfer {amount} euros through {method}",
     "aside": "my {relative} needs it for a trip to {place}; we have been customers since {year}; the weather in"
     " {place} did not help either; I work shifts and can only talk on {weekday} evenings; {name} from next door had"
     " the same with a {object}; by the way your {service} page is hard to read; it was a gift from my {relative} in"
-    " {month}",
+    " {month}; at our {place} flat nothing else ever broke; frankly, competitors in {place} answered within {few}"
+    " hours; {relative} recommended your brand back in {year}; thanks to {name} for staying friendly; photos of this"
+    " {object} are attached; anyone reachable after {hour} will do; both kids cried about their {object}; reviews"
+    " from {year} mentioned identical trouble",
     "kind": "red; foldable; second-hand; cordless; leather; compact; waterproof; refurbished; white; heavy-duty;"
     " wooden; stainless; rechargeable; limited; padded; silent; oversized; grey; vintage; portable; organic; striped",
     "object": "coffee machine; washing machine; winter jacket; router; headset; bicycle lamp; office chair;"
@@ -244,6 +260,8 @@ _ENGLISH = {
     "relative": "wife; husband; daughter; son; mother; father-in-law; flatmate; boss; neighbour; aunt; brother; cousin",
     "name": "Mr Clarke; Ms Osei; Mrs Whitfield; Tom; Priya; Mr Novak; Aisha; Mr Doyle; Hannah; Ms Romero; Greg; Yuki;"
     " Mrs Lindqvist; Callum; Dr Banerjee; Sofia",
+    "hour": "eight; half past nine; ten thirty; quarter to twelve; two; three fifteen; five; six sharp; seven in the"
+    " evening",
 }
 
 _GERMAN = {
@@ -251,22 +269,39 @@ _GERMAN = {
     "report": "{when} hat {object} {fault} {though}; {object} aus {place} {when} bestellt, leider {fault}; {though}"
     " hat {object} bei uns {fault}; laut {name} hat {object} {when} {fault}; wie {relative} {when} bemerkte, ist"
     " {object} {kind} und hat {fault}; {object}, {kind}, {fault}, und das {though}; schon wieder {fault}: {object}"
-    " von {when}",
+    " von {when}; kaum ausgepackt, hat {object} {when} {fault}; unser Kauf von {when}, {object}, hat {though}"
+    " {fault}; {relative} meldet: {object} hat {fault}, {though}; obwohl {kind}, hat {object} {when} {fault}; {name}"
+    " prüfte es {when}, trotzdem hat {object} {fault}; geliefert nach {place} und {kind}, nur hat {object} {though}"
+    " {fault}; zum dritten Mal {fault}, diesmal {object}; Reklamation: {object}, {kind}, gekauft in {place}, {fault}",
     "question": "können Sie {action} und mir {paper} schicken; wie lange dauert {service} nach {place} bei Zahlung"
     " per {method}; {object} ist da, aber wo finde ich {paper}; warum wurden {when} {amount} Euro abgebucht, war das"
     " {service}; ist {object} auch {kind} lieferbar; übernimmt {service} den Schaden, wenn {object} {fault} hat; darf"
-    " {relative} für mich {action}; wer kann {when} in {place} {action}",
+    " {relative} für mich {action}; wer kann {when} in {place} {action}; weiß {name} schon, ob {service} nach {place}"
+    " möglich ist; muss man dafür {paper} vorlegen oder einfach {action}; seit wann verlangt man für so etwas"
+    " {method}; was geschieht mit meinen {amount} Euro; ließe sich {when} noch {action}; soll {relative} {paper} nach"
+    " {place} mitbringen; wird {object} eigentlich {kind} ersetzt; hat {name} aus {place} inzwischen {service}"
+    " veranlasst",
     "fact": "Bestellung {order} wurde per {method} bezahlt; berechnet wurden {amount} Euro statt {few} Euro; {name}"
     " aus der Filiale {place} sagte {when}, dass {service} kommt; das Paket liegt seit dem {day}. {month} in {place};"
     " bestellt war Größe {size}, gekommen ist Größe {few}; Vertrag {order} läuft bis {month} {year}; nach {minutes}"
-    " Minuten in der Warteschleife meldete sich {name}; abgegeben wurde alles bei {name} in {place}",
+    " Minuten in der Warteschleife meldete sich {name}; abgegeben wurde alles bei {name} in {place}; Vorgang {order}"
+    " taucht nirgends auf; {amount} Euro verschwanden {when}; um {hour} unterschrieb jemand namens {name}; Ticket"
+    " {order} schloss {name} kommentarlos; meine Zahlung per {method} platzte {when}; {place} erhielt Sendung {order}"
+    " halb geöffnet; zwischen {day}. und Ende {month} scheiterten {few} Zustellungen; Modell {size} trägt"
+    " Seriennummer {order}",
     "wish": "bitte {action}, spätestens am {day}. {month}; ich möchte lieber {action}, {service} hilft mir wenig;"
     " schicken Sie {paper} bitte nach {place}; bis {weekday} reicht mir {service}; sonst werde ich {action};"
-    " überweisen Sie mir die {amount} Euro zurück; uns würde stattdessen {object} reichen, gern {kind}",
+    " überweisen Sie mir die {amount} Euro zurück; uns würde stattdessen {object} reichen, gern {kind}; könnte jemand"
+    " heute noch {action}; ich bestehe darauf: {action}; lassen Sie {name} {action}; als Ausgleich wünscht {relative}"
+    " sich {paper}; gegen {hour} passt {service} am besten; vergessen Sie {paper}, lieber gleich {action}; schön"
+    " wäre, {action} zu können; {amount} Euro Nachlass per {method} wären fair",
     "aside": "{relative} braucht das für eine Reise nach {place}; wir sind seit {year} Kunden; wegen Schichtarbeit"
     " bin ich nur {weekday} abends erreichbar; {name} von nebenan erlebte dasselbe, nur war es {object}; übrigens ist"
     " {service} auf Ihrer Seite kaum zu finden; geschenkt hat es mir im {month} {relative}; das Wetter in {place} tat"
-    " ein Übriges",
+    " ein Übriges; in {place} ging früher nie etwas kaputt; ehrlich gesagt antwortet Ihre Konkurrenz binnen {few}"
+    " Stunden; {relative} empfahl Ihre Marke bereits {year}; Dank an {name} fürs Freundlichbleiben; Fotos hängen an,"
+    " {object} ist gut erkennbar; jeder Anruf nach {hour} erreicht mich; beide Kinder weinten, {object} war ihr"
+    " Liebling; Bewertungen aus {year} nennen ähnlichen Ärger",
     "kind": "rot; faltbar; gebraucht; kabellos; gepolstert; wasserdicht; generalüberholt; weiß; besonders leise;"
     " gestreift; aus Holz; rostfrei; tragbar; in Übergröße; grau; ungeöffnet; sehr leicht; abschließbar; vegan;"
     " dreiteilig",
@@ -310,25 +345,39 @@ _GERMAN = {
     " die Chefin; unser Nachbar; meine Tante; der Bruder; eine Cousine",
     "name": "Herr Krüger; Frau Yilmaz; Frau Petersen; Jonas; Mareike; Herr Nowak; Aylin; Herr Brandt; Svenja; Frau"
     " Ricci; Torben; Frau Öztürk; Herr Lehmann; Dr. Vogel; Annika; Herr Huber",
+    "hour": "acht Uhr; halb zehn; zehn Uhr dreißig; Viertel vor zwölf; zwei; drei Uhr fünfzehn; fünf; Punkt sechs;"
+    " sieben Uhr abends",
 }
 
 _CHINESE = {
     "greeting": "您好, ; 客服你好, ; 早上好, ; 打扰一下, ; 你们好, ; 在吗, ",
     "report": "{when}收到的{kind}{object}{fault}; {object}{though}{fault}; "
     "{when}{though}, {kind}{object}居然{fault}; {relative}说{object}{when}就{fault}了; "
-    "从{place}寄来的{object}{fault}, {though}; {fault}, 说的就是{when}买的{object}",
+    "从{place}寄来的{object}{fault}, {though}; {fault}, 说的就是{when}买的{object}; 刚拆开{kind}{object}就{fault}; "
+    "我们家{object}{when}又{fault}; {relative}发现{object}{though}还{fault}; 在{place}买的{kind}{object}已经{fault}; "
+    "{name}{when}检查过, 但{object}依旧{fault}; 第三次{fault}了, 这回轮到{object}; "
+    "投诉一下{kind}{object}{fault}, {though}; {when}送来{object}一台, {fault}",
     "question": "请问{kind}{object}能不能{ability}; 用{method}付款的话寄到{place}要多久; "
     "{object}的{paper}在哪里下载; 为什么{when}扣了我{amount}元{service}费; 可以{when}帮我{action}吗; "
-    "{object}如果{fault}算不算{service}范围; {relative}能代替我{action}吗; 想{action}还需要准备{paper}吗",
+    "{object}如果{fault}算不算{service}范围; {relative}能代替我{action}吗; 想{action}还需要准备{paper}吗; "
+    "{name}知不知道怎样{action}; 办理{service}必须出示{paper}么; 没有{paper}允许{action}吗; "
+    "{place}的{name}是否已经安排{service}; 能换成{kind}{object}发往{place}吗; 那{amount}元到底退到哪里; "
+    "要不要让{relative}带{paper}去{place}; 从何时开始{service}只收{method}",
     "fact": "订单{order}已经用{method}支付; {paper}上写着{amount}元而不是{few}百元; "
     "{place}门店的{name}{when}答应给我{service}; 物流从{month}{day}号起一直停在{place}; "
     "我拍的是{size}码结果发来{few}码; 合同{order}到{year}年{month}才结束; 电话里等了{minutes}分钟才轮到{name}接听; "
-    "快递放在了{place}的{name}那里",
+    "快递放在了{place}的{name}那里; 编号{order}怎么都查不到; {when}凭空少了{amount}元; {hour}有个叫{name}的签收; "
+    "工单{order}被{name}直接关闭; {method}支付{when}失败; {place}收到的包裹{order}破损; {month}里{few}次派送没成功; "
+    "型号{size}序列号{order}",
     "wish": "麻烦在{month}{day}号之前{action}; 我宁愿{action}也不想再等{service}; 请把{paper}邮寄到{place}; "
-    "希望{weekday}之前安排{service}; 再不处理我就要{action}; 直接退还那{amount}元即可; 我们打算换成{kind}{object}",
+    "希望{weekday}之前安排{service}; 再不处理我就要{action}; 直接退还那{amount}元即可; 我们打算换成{kind}{object}; "
+    "能否今天就{action}; 务必{action}; 让{name}替我们{action}; 给{relative}补偿一份{service}; "
+    "{service}约在{hour}最好; 不要{service}了只求{action}; 最好先{action}再寄{paper}; 通过{method}转回{amount}元",
     "aside": "{relative}去{place}出差急着用; 我们从{year}年起就是老顾客; 平时倒班只有{weekday}晚上方便接电话; "
     "隔壁{name}买的{object}也遇到过; 顺便提一句你们{service}页面很难看懂; 这是{relative}{month}送的礼物; "
-    "{place}最近天气又特别糟",
+    "{place}最近天气又特别糟; {place}家里别的东西从没坏过; 说实话同行{few}小时内就回复; "
+    "{relative}早在{year}年推荐你们品牌; 感谢{name}态度和气; {object}照片见附件; {hour}以后随时可以联系; "
+    "两个孩子为{object}哭了; {year}年的评价也提到类似毛病",
     "kind": "红色; 折叠; 二手; 无线; 真皮; 迷你; 防水; 翻新; 白色; 加厚; 实木; 不锈钢; 充电式; 限量版; 静音; 大号; "
     "灰色; 复古; 便携; 条纹",
     "object": "咖啡机; 洗衣机; 羽绒服; WiFi 路由器; 耳机; 自行车灯; 办公椅; 洗碗机; 电饭煲; 电脑包; 跑步鞋; "
@@ -360,6 +409,7 @@ _CHINESE = {
     "relative": "我爱人; 我老公; 女儿; 儿子; 妈妈; 岳父; 室友; 领导; 邻居; 姑姑; 弟弟; 表姐",
     "name": "王师傅; 李女士; 陈经理; 小赵; 周阿姨; 刘先生; 孙姐; 老吴; 郑主管; 小林; 何医生; 马大哥; 谢小姐; 唐老师; "
     "小冯; 邓先生",
+    "hour": "八点; 九点半; 十点三十; 十二点差一刻; 下午两点; 三点一刻; 五点; 六点整; 晚上七点",
 }
 
 _PHRASES = {"en": _ENGLISH, "de": _GERMAN, "zh": _CHINESE}

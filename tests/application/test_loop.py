@@ -103,7 +103,7 @@ def _state(place: Path) -> tuple[Any, ...]:
 def test_killed_anywhere_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """Ten kills at random moments: the students, the certificates and all figures but times are what they would be."""
     rows = reports(150)
-    wish = {"labels": 50, "max_loss": 0.1}
+    wish: dict[str, Any] = {"labels": 50, "max_loss": 0.1}
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     began = time.monotonic()

@@ -55,6 +55,7 @@ FOUND = [
     ("phone", "8 (495) 123-45-67"),
     ("phone", "13800138000"),
     ("phone", "138-0013-8000"),
+    ("phone", "8613800138000"),
     ("phone", "010-12345678"),
     ("phone", "400-8100-888"),
     ("card", "4111 1111 1111 1111"),
@@ -85,6 +86,8 @@ FOUND = [
 
 NONE = [
     "12 345 678 units",
+    "phone 912 345 678 units, +34 612 345 678 units, 0.123456789, 3.14159265358979",
+    '{"order_id": 13800138000, "score": 0.41111111111111111, "n": 10.25}',
     "revenue of +12 345 678 and 1 234 567 890",
     "+30 500 000 000 in all, +33.3333333333 %, +1.4142135623",
     "2026-01-31",
@@ -155,7 +158,7 @@ def test_what_only_looks_like_it_is_left(text: str) -> None:
         ("IBAN:DE89370400440532013000 BIC COBADEFF", "IBAN:[iban] BIC COBADEFF"),
         ("http://10.0.0.1:8080/ from 10.0.0.0/8, IP:2001:db8::1.", "http://[ip]:8080/ from [ip]/8, IP:[ip]."),
         ("mailto:a@b.org?cc=c@d.org", "mailto:[email]?cc=[email]"),
-        ("Tel: 5551234, Fax 030 1234567", "Tel: [phone], Fax [phone]"),
+        ('Tel./Fax: 5551234, "phoneNumber": "5551234"', 'Tel./Fax: [phone], "phoneNumber": "[phone]"'),
         ("Phone number is 912 345 678", "Phone number is [phone]"),
         ("2026-01-31 12:30 030 1234567 2026-02-01", "2026-01-31 12:30 [phone] 2026-02-01"),
         ("030 1234567 123456, 030 1234567 040 1234567", "[phone] 123456, [phone] [phone]"),
@@ -186,23 +189,8 @@ def test_digits_of_every_width_count(text: str, masked: str) -> None:
 
 
 PIECES = [
-    "1",
-    "0",
-    "4111",
-    "+49",
-    "@",
-    ".",
-    "-",
-    " ",
-    ":",
-    "a",
-    "号",
-    "\\n",
-    "eyJ",
-    "13800138000",
-    "a@b.org",
-    "10.0.0.1",
-]
+    "1", "0", "4111", "+49", "@", ".", "-", " ", ":", "a", "号", "\\n", "eyJ", "13800138000", "a@b.org", "10.0.0.1",
+]  # fmt: skip
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)))
@@ -224,7 +212,8 @@ def test_places_are_in_order_and_apart(text: str) -> None:
         "0 1 ", "+1 ", "+49", "0049 ", "138", "13800138000 ", "010-12345678 ", "1.1.1.1", "1.1.1.1 ", "f:", "111:1 ",
         "a::1 ", "DE12", "DE12 ", "11010519491231", "sk-", "sk-1", "eyJ", "eyJaaaaaaaa.", "Bearer ", "bearer", "tel ",
         "tel:1", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n", "1-", "01-02-",
-        "10:30 ", "a'", "%", "(02) ", "\\n", "１", "号", "号13800138000", "4111111111111111 ", "a@a.aa ", "tel 1234567 ",
+        "10:30 ", "a'", "%", "(02) ", "\\n", "１", "号", "号13800138000", "4111111111111111 ", "a@a.aa ",
+        "tel 1234567 ",
     ],
 )  # fmt: skip
 def test_hostile_texts_take_linear_time(piece: str) -> None:

@@ -125,7 +125,7 @@ SCHEMA: dict[str, Any] = {
 
 def structured(count: int, seed: int = 0) -> list[Lesson]:
     """Reports whose answers have three fields, one of which is copied."""
-    found = []
+    found: list[Lesson] = []
     for row in reports(count, seed, 0.0):
         text = read_by_student(row.messages)
         if seed % 2 == 0 and len(found) % 3 == 0:

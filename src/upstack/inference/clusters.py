@@ -1,8 +1,8 @@
 """Near-duplicates: which texts are so alike that one must not be learned from while another is evidence. Pure.
 
-Texts are alike where half of their shingles are the same (Jaccard >= 0.5): pairs of words, or five characters where
-there are no blanks. What every fiftieth text has is left out: a template with another number in it is no duplicate.
-MinHash finds the candidates, in 32 bands of 4: Broder, On the resemblance and containment of documents, 1997.
+Texts are alike where half of their shingles are the same (Jaccard): pairs of words, or runs of characters where there
+are no blanks. What every fiftieth text has is left out: a template with another number in it is no duplicate.
+MinHash finds the candidates: Broder, On the resemblance and containment of documents, 1997.
 Needs the extra `learn`.
 """
 
@@ -15,6 +15,11 @@ from itertools import pairwise
 
 _BANDS, _DEPTH = 32, 4
 _ALIKE = 0.5
+_FIVE = 5  # characters of a shingle where there are no blanks
+# Of texts that come one by one: what was found on a made-up set of near-copies in three languages, docs/benchmarks.md.
+_MORE_BANDS, _LESS_DEPTH = 24, 3
+_NEARLY = 0.45
+_PAIR = 2  # one other character in twelve leaves less than half of the runs of five
 _COMMON = 0.02  # share of the texts from which on a shingle is part of a template
 _FEW = 10  # texts that may share a shingle in any case
 _COMPARED = 3  # members of a bucket that a newcomer is compared with
@@ -32,7 +37,7 @@ def clusters(texts: Sequence[str]) -> list[int]:
     for index, text in enumerate(folded):
         parents[index] = first.setdefault(text, index)
     different = list(first.values())
-    sets = _without_templates([_shingles(folded[index]) for index in different])
+    sets = _without_templates([_shingles(folded[index], _FIVE) for index in different])
     kept = [(index, shingles) for index, shingles in zip(different, sets, strict=True) if shingles]
     digests = RMinHash.digests_from_token_sets([list(each) for _, each in kept], _BANDS * _DEPTH, 1)
     buckets: dict[tuple[int, ...], list[int]] = {}
@@ -40,7 +45,7 @@ def clusters(texts: Sequence[str]) -> list[int]:
         for band in range(_BANDS):
             bucket = buckets.setdefault((band, *digest[band * _DEPTH : (band + 1) * _DEPTH]), [])
             for other in bucket:
-                if _alike(kept[position][1], kept[other][1]):
+                if _alike(kept[position][1], kept[other][1], _ALIKE):
                     _join(parents, kept[position][0], kept[other][0])
             if len(bucket) < _COMPARED:
                 bucket.append(position)
@@ -74,21 +79,27 @@ class Clusters:
             self._sets.append(set())
             self._parents[index] = same
             return _root(self._parents, index)
-        shingles = _shingles(folded)
+        shingles = _shingles(folded, _PAIR)
         self._counts.update(shingles)
         most = max(_FEW, _COMMON * len(self._first))
         shingles = {each for each in shingles if self._counts[each] <= most}
         self._sets.append(shingles)
         if shingles:
-            (digest,) = RMinHash.digests_from_token_sets([list(shingles)], _BANDS * _DEPTH, 1)
-            self._place(index, digest)
+            hashed = RMinHash(_MORE_BANDS * _LESS_DEPTH, 1)  # of one text: ten times as fast as the way for many
+            hashed.update(list(shingles))
+            self._place(index, hashed.digest())
+        return _root(self._parents, index)
+
+    def root(self, index: int) -> int:
+        """The first text of its cluster as it is now: clusters are joined by what comes later."""
         return _root(self._parents, index)
 
     def _place(self, index: int, digest: Sequence[int]) -> None:
-        for band in range(_BANDS):
-            bucket = self._buckets.setdefault((band, *digest[band * _DEPTH : (band + 1) * _DEPTH]), [])
+        for band in range(_MORE_BANDS):
+            key = (band, *digest[band * _LESS_DEPTH : (band + 1) * _LESS_DEPTH])
+            bucket = self._buckets.setdefault(key, [])
             for other in bucket:
-                if _alike(self._sets[index], self._sets[other]):
+                if _alike(self._sets[index], self._sets[other], _NEARLY):
                     _join(self._parents, index, other)
             if len(bucket) < _COMPARED:
                 bucket.append(index)
@@ -100,10 +111,10 @@ def place_of(text: str, seed: int) -> float:
     return int.from_bytes(digest[:7]) / 2**56
 
 
-def _shingles(text: str) -> set[str]:
+def _shingles(text: str, size: int) -> set[str]:
     words = text.split(" ")
     if len(text) > 15 * len(words):  # written without blanks
-        return {text[at : at + 5] for at in range(max(1, len(text) - 4))}
+        return {text[at : at + size] for at in range(max(1, len(text) - size + 1))}
     return {f"{one} {other}" for one, other in pairwise(words)} or {text}
 
 
@@ -113,9 +124,9 @@ def _without_templates(sets: list[set[str]]) -> list[set[str]]:
     return [{shingle for shingle in each if counts[shingle] <= most} for each in sets]
 
 
-def _alike(one: set[str], other: set[str]) -> bool:
+def _alike(one: set[str], other: set[str], least: float) -> bool:
     both = len(one & other)
-    return both >= _ALIKE * (len(one) + len(other) - both)
+    return both >= least * (len(one) + len(other) - both)
 
 
 def _root(parents: list[int], index: int) -> int:

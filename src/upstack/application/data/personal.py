@@ -83,22 +83,33 @@ def _without(text: str, spans: Iterable[_Span]) -> str:
 
 _BETWEEN = " \n\t.:=#\"'-\uff1a"
 _LETTERS = string.ascii_letters + "/éúó"
-_FILLERS = frozenset({"no", "nr", "num", "number", "numbers", "nummer", "numero", "número", "is"})
-_FILLERS_CN = ("号码", "號碼", "号", "號", "码", "是", "为")
+_MOST_FILLERS = 3
 
 
-def _is_said(text: str, start: int, words: frozenset[str]) -> bool:
-    """Whether one of the words stands before: "phone number is", "订单号". Chinese words have no beginning."""
+class _Words:
+    """Words that say what the number behind them is. Those without a beginning of their own are Chinese, and signs."""
+
+    def __init__(self, words: str) -> None:
+        self.whole = frozenset(each for each in words.split() if each[0] in _LETTERS)
+        self.ends = tuple(each for each in words.split() if each not in self.whole)
+
+
+_FILLERS = _Words("no nr num number numbers nummer numero número is 号码 號碼 号 號 码 是 为")
+
+
+def _is_said(text: str, start: int, words: _Words) -> bool:
+    """Whether one of the words stands before a number: "phone number is", "订单号"."""
     before = text[max(0, start - 24) : start].rstrip(_BETWEEN)
-    for _ in range(3):
-        word = before[len(before.rstrip(_LETTERS)) :].lower()
-        if word in words or any(before[-length:] in words for length in (1, 2, 3, 4) if not before[-length:].isascii()):
+    for _ in range(_MOST_FILLERS):
+        at = len(before.rstrip(_LETTERS))
+        word = before[at:].lower()
+        if word in words.whole or word.rpartition("/")[2] in words.whole or before.endswith(words.ends):
             return True
-        if word not in _FILLERS:
-            word = next((each for each in _FILLERS_CN if before.endswith(each)), "")
-        if not word:
-            return before[-1:] in words
-        before = before[: -len(word)].rstrip(_BETWEEN)
+        if word not in _FILLERS.whole:
+            at = next((len(before) - len(each) for each in _FILLERS.ends if before.endswith(each)), len(before))
+        if at == len(before):
+            return False
+        before = before[:at].rstrip(_BETWEEN)
     return False
 
 
@@ -248,7 +259,7 @@ _IP4 = re.compile(r"(?<![0-9A-Za-z.])(?<![A-Za-z]/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}
 _IP6 = re.compile(
     r"(?:(?<![0-9A-Za-z:._-])[0-9A-Fa-f]{1,4}+|(?<![0-9:])):[0-9A-Fa-f:.]{1,41}+(?![0-9A-Za-z:])"
 )  # fmt: skip
-_VERSION = frozenset("version ver release section chapter clause § 版本 版本号 第".split())
+_VERSION = _Words("version ver release section chapter clause § 版本 第")
 
 
 def _ips(text: str) -> Iterator[_Span]:
@@ -287,7 +298,7 @@ _COUNTRY = (
     r"(?:7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
     r"|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[789]\d|8[0578]\d|9[679]\d)"
 )
-_EXTENSION = r"(?:[ ]?(?:ext\.?|x|转)[ ]?[0-9]{1,5})?"
+_EXTENSION = r"(?P<more>[ ]?(?:ext\.?|x|转)[ ]?[0-9]{1,5})?"
 _FAR = re.compile(
     rf"""(?:(?<![0-9+])\+[ ]?|(?<![0-9A-Za-z.-])00(?=861\d{{10}}(?!\d)|{_COUNTRY}[ ./(-]))(?:
       1[-. ]?\(?[2-9]\d\d\)?[-. ]{{0,2}}\d{{3}}[-. ]?\d{{4}}                       # North America
@@ -303,7 +314,7 @@ _NEAR = re.compile(
       (?:1[-. ])?\([2-9]\d\d\)[ ]?\d{{3}}[-. ]\d{{4}}                             # North America: (415) 555-2671
     | (?:1[-.])?[2-9]\d\d([-.])\d{{3}}\1\d{{4}}                                   # 415-555-2671
     | (?:1[ ])?[2-9]\d\d[ ][2-9]\d\d[ ]\d{{4}}                                     # 415 555 2671
-    | (?:86[ -])?{_CN_MOBILE}(?:\d{{8}}|([ -])\d{{4}}\2\d{{4}})                    # 13800138000
+    | (?:86[ -]?)?{_CN_MOBILE}(?:\d{{8}}|([ -])\d{{4}}\2\d{{4}})                    # 13800138000
     | [48]00-(?:\d{{7}}|\d{{4}}-\d{{3}})                                           # 400-8100-888
     | 8[ -]?\(?[3489]\d\d\)?[ -]?\d{{3}}[ -]\d\d[ -]\d\d                           # Russia: 8 (495) 123-45-67
     | \((?:0\d{{1,4}}|[1-9]\d{{1,2}})\)[ ]?\d{{3,5}}[ -]\d{{3,4}}                  # Brazil: (11) 98765-4321
@@ -311,28 +322,33 @@ _NEAR = re.compile(
     ){_EXTENSION}(?![0-9A-Za-z_]|[-./:][0-9]|-[A-Za-z])""",
     re.VERBOSE | re.ASCII,
 )
-_CALLED = frozenset(
-    "tel telephone phone mobile fax whatsapp telefon telefono telefone teléfono téléphone mobil handynummer móvil celular"
-    " cellulare rufnummer telefonnummer 电话 電話 手机 手機 传真 座机 热线 联系方式 携帯 전화".split()
+_CALLED = _Words(
+    "tel telephone phone phonenumber cellphone mobile fax whatsapp telefon telefono telefone teléfono téléphone mobil"
+    " handynummer móvil celular cellulare rufnummer telefonnummer 电话 電話 手机 手機 传真 座机 热线 联系方式 携帯 전화"
 )
-_CALLABLE = re.compile(rf"\(?[0-9](?:[-./ ()]{{0,2}}[0-9]){{6,14}}{_EXTENSION}(?![0-9A-Za-z])")
+_CALLABLE = re.compile(rf"(?<![0-9])\(?[0-9](?:[-./ ()]{{0,2}}[0-9]){{6,14}}{_EXTENSION}(?![0-9A-Za-z])")
 _DATE = re.compile(
-    r"(?<![0-9])(?<![0-9][-./])(?:[12][0-9]{3}([-./])[01]?[0-9]\1[0-3]?[0-9]|[0-3]?[0-9]([-./])[0-3]?[0-9]\2(?:[12][0-9])?[0-9]{2})"
-    r"(?![0-9]|[-./][0-9])|(?<![0-9:])[0-2]?[0-9]:[0-5][0-9](?![0-9])"
+    r"""(?<![0-9])(?<![0-9][-./])(?:
+      [12][0-9]{3}([-./])[01]?[0-9]\1[0-3]?[0-9] | [0-3]?[0-9]([-./])[0-3]?[0-9]\2(?:[12][0-9])?[0-9]{2}
+    )(?![0-9]|[-./][0-9])
+    | (?<![0-9:])[0-2]?[0-9]:[0-5][0-9](?![0-9])""",
+    re.VERBOSE,
 )
-_NAMED = frozenset(
+_NAMED = _Words(
     "po p/n pn sn s/n part parts order sku invoice item article art serial model ref reference ticket case batch lot"
-    " tracking account isbn ean gtin id $ € £ ¥ 订单 单 编 型 料 序列 零件 工单 批次 账 流水".split()
+    " tracking isbn ean gtin id $ € £ ¥ 订单 单 编 型 料 序列 零件 工单 批次 流水"
 )
 _UNIT = re.compile(r"[ ]{0,2}([A-Za-z]+|[%€$£¥元个件万亿条吨円원])")
-_UNITS = frozenset(
+_UNITS = _Words(
     "unit units pcs pieces parts items byte bytes b kb mb gb tb kib mib gib tib token tokens row rows records users"
     " people times s ms ns us seconds days years g kg m mm cm km eur usd rmb cny gbp jpy dollar dollars euro euros"
-    " % € $ £ ¥ 元 个 件 万 亿 条 吨 円 원".split()
+    " % € $ £ ¥ 元 个 件 万 亿 条 吨 円 원"
 )
 _FRACTION = re.compile(r"\+?[1-9][0-9]*\.[0-9]+|[0-9 ]+\.[0-9]{1,2}")
+_WHOLE = re.compile(r"[0-9]+|\+?[0-9]{1,3}(?: [0-9]{3})+")
 _BLANKS, _INSIDE = re.compile(r"[0-9]+ "), re.compile(r"[0-9] ")
 _DIGITS = re.compile(r"[0-9]")
+_GROUP = re.compile(r"[0-9]+")
 _MOST_TRUNK = 12  # digits of a number that begins with 0
 
 
@@ -351,7 +367,7 @@ def _phones(text: str) -> Iterator[_Span]:
 def _near(text: str) -> Iterator[_Span]:
     last = at = 0
     while match := _NEAR.search(text, at):
-        start, at = match.start(), match.start() + _trunk_end(match[0])
+        start, at = match.start(), _end_of(match)
         # "044 0532 0130" within a longer number of such groups is none, and after another telephone it is one.
         inside = _BLANKS.match(match[0]) and start - 1 != last and _INSIDE.match(text[max(0, start - 2) : start])
         if not inside and not _is_said(text, start, _NAMED) and _may_be_called(text, start, at, 9):
@@ -362,23 +378,24 @@ def _near(text: str) -> Iterator[_Span]:
 def _may_be_called(text: str, start: int, end: int, least: int) -> bool:
     """Whether it is long enough for a number that is called, and no amount."""
     found = text[start:end]
-    if len(_DIGITS.findall(found)) < least or found.replace(" ", "").endswith("000000"):
+    if len(_DIGITS.findall(found)) < least or found.replace(" ", "").endswith("000000") or _FRACTION.fullmatch(found):
         return False
-    unit = _UNIT.match(text, end)
-    return not _FRACTION.fullmatch(found) and not (unit and unit[1].lower() in _UNITS)
+    unit = _UNIT.match(text, end) if _WHOLE.fullmatch(found) else None
+    return unit is None or not (unit[1].lower() in _UNITS.whole or unit[1] in _UNITS.ends)
 
 
-def _trunk_end(found: str) -> int:
-    """Where a number that begins with 0 ends, when other numbers follow it."""
-    end = len(found)
-    if not found.lstrip("(").startswith("0"):
-        return end
-    while len(_DIGITS.findall(found[:end])) > _MOST_TRUNK:
-        shorter = re.search(r"[^0-9]+[0-9]+$", found[:end])
-        if shorter is None:
-            break
-        end = shorter.start()
-    return end
+def _end_of(match: re.Match[str]) -> int:
+    """Where a telephone number ends; other numbers may follow one that begins with 0."""
+    if not match[0].startswith(("0", "(0")):
+        return match.end()
+    digits = last = 0
+    end = match.start("more") if match["more"] else match.end()
+    for group in _GROUP.finditer(match.string, match.start(), end):
+        digits += len(group[0])
+        if digits > _MOST_TRUNK:
+            return last
+        last = group.end()
+    return match.end()
 
 
 _RULES: tuple[tuple[str, Callable[[str], Iterator[_Span]]], ...] = (

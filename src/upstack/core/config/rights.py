@@ -35,7 +35,7 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: date | None = None
     until: date | None = None  # the first day on which it holds no more
     obligations: tuple[str, ...] = ()
-    unless: tuple[Unless, ...] = ()
+    unless: tuple[Unless, ...] = ()  # `conditions`, and what else is so where all of them are met
 
 
 class RightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
