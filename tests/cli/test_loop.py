@@ -93,7 +93,7 @@ def test_what_may_leave_leaves_with_a_card_and_the_rest_says_why_not(folder: Pat
     assert "Not legal advice" in card
     if form == "openai-jsonl":
         rows = [json.loads(line) for line in data.splitlines()]
-        assert len(rows) == done.json["rows"] == 158
+        assert len(rows) == done.json["rows"] > 200
         assert rows[0]["messages"][-1]["role"] == "assistant"
     elif form == "preferences":
         rows = [json.loads(line) for line in data.splitlines()]
