@@ -8,7 +8,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs prices schema bench bench-ledger bench-arbitrage bench-peers soak lock clean
+.PHONY: help setup demo test lint fix docs prices schema bench bench-ledger bench-arbitrage bench-loop bench-peers soak lock clean
 
 # Another checkout on the path would be tested in place of this one.
 unexport PYTHONPATH
@@ -58,6 +58,9 @@ bench-ledger: setup ## commits, a million receipts, requests beside retention; s
 
 bench-arbitrage: setup ## what certified routing saves on recorded answers (UPSTACK_DATA); a quarter of an hour
 	@$(BIN)/python -m benchmarks.arbitrage $(ARGS)
+
+bench-loop: setup ## what the closed loop saves on recorded answers (UPSTACK_DATA); ARGS="--encoder FOLDER --seeds 5"
+	@$(BIN)/python -m benchmarks.loop $(ARGS)
 
 bench-peers: setup ## install LiteLLM's proxy and Portkey, each in an environment of its own under .peers/
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .peers/litellm

@@ -33,7 +33,6 @@ class Standing(msgspec.Struct, frozen=True):
     policy: Policy
     checks: int
     excess: float  # mean
-    seems: float  # half a standard error above it
     low: float
     high: float
     cost_ratio: float  # to the reference's
@@ -87,12 +86,12 @@ def standings(board: Board, policies: Sequence[Policy], terms: Terms, delta: flo
 def best(standing: Sequence[Standing], aim: float = 1.0) -> int | None:
     """The place of the cheapest plan that may serve; None where none may, or none is cheaper than the reference.
 
-    One that may well lose more than `aim` does not: whose mean excess is not half a standard error below.
+    One whose mean excess is above `aim` does not.
 
     All up to the furthest are proved at once, so that the choice among them is free.
     """
     last = furthest([each.proved for each in standing])
-    may = [at for at in range(0 if last is None else last + 1) if standing[at].seems <= aim]
+    may = [at for at in range(0 if last is None else last + 1) if standing[at].excess <= aim]
     found = min(may, key=lambda at: standing[at].cost_ratio, default=None)
     return found if found is not None and standing[found].cost_ratio < 1.0 else None
 
@@ -124,11 +123,6 @@ def _all(board: Board) -> Rows:
     return np.arange(len(board.rows))
 
 
-def _seems(excess: Floats) -> float:
-    """Half a standard error above the mean: what looks best of many plans is a little worse than it looks."""
-    return float(excess.mean() + 0.5 * excess.std() / np.sqrt(len(excess))) if len(excess) else 1.0
-
-
 def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: float) -> Standing:
     excess, costs = table.at(policy.threshold, _all(board))
     most = most_of(terms)
@@ -139,7 +133,6 @@ def _standing(board: Board, policy: Policy, table: Table, terms: Terms, delta: f
         policy=policy,
         checks=len(board.rows),
         excess=float(excess.mean()) if board.rows else 0.0,
-        seems=_seems(excess),
         low=band.low,
         high=band.high,
         cost_ratio=float(costs.sum()) / reference if reference else 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import Counter
@@ -80,6 +81,7 @@ def _unusual(lessons: Sequence[Lesson], dropped: dict[str, str]) -> None:
             dropped[lesson.id] = f"in another script than what is usual here: {script}"
 
 
+@functools.lru_cache(50_000)  # the same rows are looked at again and again
 def _script(text: str) -> str:
     """In which script most of a text's letters are."""
     counts = Counter(_script_of(each) for each in text[:500] if each.isalpha())

@@ -54,7 +54,9 @@ class Play(msgspec.Struct, frozen=True):
     ledger: Path | None = None  # None: one that is thrown away
 
 
-def simulate(play: Play, config: Config, progress: Callable[[int, int], None]) -> Result:
+def simulate(
+    play: Play, config: Config, progress: Callable[[int, int], None], encoder: Encoder | None = None
+) -> Result:
     """Simulate, under prices and rights of a configuration. ConfigError, EvidenceError, LedgerError."""
     fields_of(play.schema)  # what is wrong with it is said before anything else is done
     rows = _rows(play)
@@ -66,7 +68,7 @@ def simulate(play: Play, config: Config, progress: Callable[[int, int], None]) -
     grader = make_grader(name)
     with tempfile.TemporaryDirectory(prefix="upstack-") as folder:
         place = str(play.ledger or Path(folder) / "simulation.db")
-        encoder = None if play.encoder is None else Encoder(play.encoder)
+        encoder = Encoder(play.encoder) if play.encoder is not None else encoder
         pupils = Pupils(place, stream.usd_per_second, lambda digest: _same(encoder, digest))
         growth = _GROWTH if play.threshold is None else _GROWTH_UNPROVED
         wish = Wish(stream.task, (play.reference,), play.schema, growth=growth)
