@@ -139,6 +139,59 @@ def test_a_subject_that_is_forgotten_is_nowhere_and_students_are_trained_anew(fo
     assert again["contents"] == 0
 
 
+def test_the_commands_of_tasks_know_students_and_end_no_certificate_for_them(folder: Path) -> None:
+    """To look at a task, or to go round it by hand, leaves what serves as it is."""
+    before = call("tasks", "show", "triage", "--json", cwd=folder).json
+    done = call("certify", "triage", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert not any("changed: student" in each for each in done.json["did"])
+    assert call("tasks", "labels", "triage", "--json", cwd=folder).code == 0
+    assert call("tasks", "show", "triage", "--json", cwd=folder).json["task"] == before["task"]
+
+
+def test_rights_come_in_with_what_is_imported(tmp_path: Path) -> None:
+    """So do rows with a truth and no answer: something to learn from."""
+    rows = [
+        msgspec.structs.replace(row, rights={"licence": "cc-by-nc-4.0"}, time=float(at))
+        for at, row in enumerate(reports(3))
+    ]
+    rows.append(msgspec.structs.replace(reports(1, seed=2)[0], answers={}, time=9.0))
+    write_traffic(tmp_path / "traffic.jsonl", rows)
+    done = call("import", "traffic.jsonl", "--ledger", "l.db", "--json", cwd=tmp_path)
+    assert done.json["added"] == 4
+    from upstack.application.data.capture import capture
+    from upstack.application.data.rights import Judge
+    from upstack.core.config.rights import RightsConfig
+
+    place = str(tmp_path / "l.db")
+    judge = Judge(place, RightsConfig())
+    kept = judge.said("triage")
+    captured = capture(place, "triage", (REFERENCE,))
+    assert [row.teacher is not None for row in captured] == [True, True, True, False]
+    assert all(row.truth is not None for row in captured)
+    may = [judge.of(judge.facts(row, kept.get(row.id, {}))).may_train for row in captured]
+    assert may == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("[loop]\nspeed = 1", "unknown key `loop.speed`"),
+        ("[loop]\ngrowth = 0.0", "loop.growth"),
+        ("[rights]\nusrs = 1", "did you mean `users`"),
+        ('[rights.terms.x]\ndistil = "maybe"', "Allowed: yes, no, unknown"),
+        ('[[rights.terms.x.unless]]\nconditions = ["users<abc"]', "rights.terms.x"),
+        ('[[rights.terms.x.unless]]\nconditions = ["on sundays"]', "is unknown"),
+    ],
+)
+def test_a_mistake_in_the_new_tables_is_named(folder: Path, more: str, why: str) -> None:
+    """Which key, and what is allowed."""
+    (folder / "upstack.toml").write_text(f"{CONFIG}\n{more}\n")
+    done = call("tasks", cwd=folder)
+    assert done.code == 2
+    assert why in done.err
+
+
 def test_a_task_that_learns_nothing_says_how_it_would(folder: Path) -> None:
     """The remedy is in the message."""
     (folder / "upstack.toml").write_text(CONFIG.replace('"student/triage"', '"openai/gpt-5"'))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from upstack.cli.options import read
 from upstack.cli.output import counted, print_json, say
 from upstack.cli.proving import look
 from upstack.core.completion import CALLS
@@ -22,13 +23,19 @@ def show_labels(
 ) -> None:
     """Print what nobody has judged yet, blind: the answers stand in no order, and without their routes."""
     from upstack.application.proving.prover import PATIENCE_S  # noqa: PLC0415 - numpy is an extra's
+    from upstack.application.proving.pupils import Pupils  # noqa: PLC0415
     from upstack.application.proving.rows import to_row  # noqa: PLC0415
+    from upstack.foundation.students.encoder import encoder_of  # noqa: PLC0415
 
     picture, place, keystore = look(name, ledger, config, replay, acts=False)
+    folder = read(config).loop.encoder
+    pupils = Pupils(place, 0.0, lambda digest: encoder_of(folder, digest))
     wanted = set(picture.unlabelled[:limit])
     found: list[dict[str, Any]] = []
     for check in read_checks(place, name, shadow_task(name), min(wanted, default=""), keystore) if wanted else ():
-        row = to_row(check, picture.terms, time.time(), PATIENCE_S) if check.receipt.id in wanted else None
+        if check.receipt.id not in wanted:
+            continue
+        row = to_row(check, picture.terms, time.time(), PATIENCE_S, pupils)
         if row is not None:
             said = {answer.content or "" for answer in row.answers.values()}
             found.append({"id": row.id, "request": prompt_of(row), "answers": sorted(said, key=_shuffled)})

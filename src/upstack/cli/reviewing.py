@@ -79,7 +79,8 @@ def queues_of(task: str, ledger: str | None, config: Path | None) -> Queues:
     seen = look_at(task, ledger, config)
     loop, rows = seen.loop, seen.rows
     picture = loop.turn(time.time())
-    order = dict.fromkeys((*sorted({*picture.watching, *picture.needed}), *picture.unlabelled))
+    later = picture.unlabelled if picture.submission is not None else ()  # before, these are rows to choose plans by
+    order = dict.fromkeys((*sorted({*picture.watching, *picture.needed}), *later))
     evidence = [_question(loop, rows[each], "evidence") for each in order if each in rows]
     training = [_question(loop, rows[each], "training") for each in loop.disputed() if each in rows]
     return Queues(tuple(evidence), tuple(training), len(picture.needed))

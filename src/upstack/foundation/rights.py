@@ -172,7 +172,7 @@ def table_of(own: RightsConfig) -> Table:
     """The table that ships, with the user's own texts before it: those of a provider or name replace them."""
     base = shipped()
     named = {provider for text in own.terms.values() for provider in text.providers}
-    called = {name for text in own.licences.values() for name in (*text.names, *text.sha256)}
+    called = {name.lower() for text in own.licences.values() for name in (*text.names, *text.sha256)}
     terms = {name: text for name, text in base.terms.items() if not named.intersection(text.providers)}
     licences = {name: text for name, text in base.licences.items() if not called.intersection(text.names)}
     return Table(terms | own.terms, licences | own.licences)
@@ -207,7 +207,7 @@ def _that_bear_on(facts: Facts, table: Table, profile: RightsConfig) -> list[tup
         if then:
             found.append(then[-1])
         elif named:
-            found.append((f"terms of {facts.provider} before {named[0][1].since}", _UNREAD))
+            found.append((f"the terms of {facts.provider} on {at}", _UNREAD))
         elif not facts.licence:
             found.append((f"the terms of {facts.provider}", _UNREAD))
     elif not facts.licence:
@@ -219,7 +219,7 @@ def _that_bear_on(facts: Facts, table: Table, profile: RightsConfig) -> list[tup
 def _licence(said: str, table: Table) -> tuple[str, Text]:
     wanted = said.lower().removeprefix("sha256:")
     for name, text in table.licences.items():
-        if wanted == name or wanted in text.names or wanted in text.sha256:
+        if wanted == name or wanted in map(str.lower, (*text.names, *text.sha256)):
             return name, text
     return f'the licence "{said[:80]}"', _UNREAD
 

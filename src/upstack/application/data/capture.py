@@ -10,7 +10,7 @@ import msgspec
 from upstack.application.proving.rows import messages_of
 from upstack.core.completion import content_of
 from upstack.core.store.checks import Check, read_checks
-from upstack.core.types import Receipt
+from upstack.core.types import STUDENT, Receipt
 from upstack.foundation.students.student import read_by_student
 from upstack.inference.router import shadow_task
 
@@ -40,7 +40,7 @@ def capture(place: str, task: str, reference: tuple[str, ...], keystore: str | N
 def captured(receipt: Receipt) -> Captured:
     """One receipt by itself: whoever answered it taught."""
     last = receipt.attempts[-1] if receipt.attempts else None
-    names = () if last is None else (f"{last.provider}/{last.model}",)
+    names = () if last is None or last.provider == STUDENT else (f"{last.provider}/{last.model}",)
     return _captured(Check(receipt, (), None, {}, gone=False), names)
 
 

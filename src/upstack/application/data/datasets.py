@@ -16,7 +16,8 @@ from upstack.application.data.personal import mask
 from upstack.application.data.rights import Judge
 from upstack.application.data.snapshots import freeze
 from upstack.core.errors import ConfigError, EvidenceError
-from upstack.foundation.rights import NOT_ADVICE, Rights
+from upstack.foundation.rights import NOT_ADVICE, Facts, Rights, together
+from upstack.inference.distill.lessons import Lesson
 
 FORMATS = ("openai-jsonl", "preferences", "parquet")
 
@@ -50,21 +51,27 @@ def export(shelf: Shelf, form: str, path: Path, now: float, *, masked: bool) -> 
     said = shelf.judge.said(shelf.task)
     withheld: Counter[str] = Counter()
     leaving: list[tuple[Captured, Rights]] = []
+    known: dict[str, Facts] = {}
     for row in shelf.rows:
         if row.truth is None and row.teacher is None:
             continue
-        rights = shelf.judge.of(shelf.judge.facts(row, said.get(row.id, {})))
+        if form == "preferences" and not _is_corrected(row):
+            continue
+        facts = shelf.judge.facts(row, said.get(row.id, {}))
+        rights = shelf.judge.of(facts)
+        if form == "preferences":  # what the model said leaves, too
+            rights = together([rights, shelf.judge.of(_as_the_model_said(facts, row))])
         if rights.may_export:
             leaving.append((row, rights))
+            known[row.id] = facts
         else:
             withheld[rights.reasons["export"]] += 1
     items = list(_items(leaving, form, masked=masked))
     if not items:
         why = f": of {withheld.most_common(1)[0][1]} it is that {withheld.most_common(1)[0][0]}" if withheld else ""
         raise EvidenceError(f"nothing of task {shelf.task} may leave{why}")
-    own = {row.id for row, _ in leaving}
-    kept = tuple(each for each in shelf.curated.lessons if each.id in own)
-    left = msgspec.structs.replace(shelf.curated, lessons=kept)
+    rows = tuple(Lesson(row.id, row.text, _right(row), human=row.truth is not None) for row, _ in leaving)
+    left = msgspec.structs.replace(shelf.curated, lessons=rows, dropped={}, facts=known)
     snapshot = freeze(shelf.place, shelf.task, left, now, str(path.absolute()))
     card = path.with_name(f"{path.name}.card.md")
     try:
@@ -79,20 +86,31 @@ def _items(rows: Sequence[tuple[Captured, Rights]], form: str, *, masked: bool) 
     hide = mask if masked else str
     for row, rights in rows:
         messages = [{"role": str(each.get("role")), "content": hide(_text(each))} for each in row.messages]
-        right = hide(row.truth if row.truth is not None else row.teacher or "")
+        right = hide(_right(row))
         if form == "openai-jsonl":
             yield {"messages": [*messages, {"role": "assistant", "content": right}]}
         elif form == "preferences":
-            if row.truth is not None and row.teacher is not None and row.truth.strip() != row.teacher.strip():
-                yield {
-                    "input": {"messages": messages},
-                    "preferred_output": [{"role": "assistant", "content": right}],
-                    "non_preferred_output": [{"role": "assistant", "content": hide(row.teacher)}],
-                }
+            yield {
+                "input": {"messages": messages},
+                "preferred_output": [{"role": "assistant", "content": right}],
+                "non_preferred_output": [{"role": "assistant", "content": hide(row.teacher or "")}],
+            }
         else:
             whole = {"id": row.id, "messages": json.dumps(messages, ensure_ascii=False), "answer": right}
             by = {"by_a_person": row.truth is not None, "provider": row.provider, "model": row.model}
             yield {**whole, **by, "terms": ", ".join(rights.texts), "obligations": ", ".join(rights.obligations)}
+
+
+def _right(row: Captured) -> str:
+    return row.truth if row.truth is not None else row.teacher or ""
+
+
+def _is_corrected(row: Captured) -> bool:
+    return row.truth is not None and row.teacher is not None and row.truth.strip() != row.teacher.strip()
+
+
+def _as_the_model_said(facts: Facts, row: Captured) -> Facts:
+    return msgspec.structs.replace(facts, provider=row.provider, model=row.model)
 
 
 def _text(message: Mapping[str, Any]) -> str:

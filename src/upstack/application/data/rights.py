@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from upstack.application.data.capture import Captured
+from upstack.application.data.importers.exchange import SAID, said_of
 from upstack.core.config.rights import RightsConfig
 from upstack.core.store.rights import rights_said
 from upstack.foundation.rights import Facts, Rights, judge, table_of, together, version_of
-
-SAID = ("licence", "consent", "purpose", "residency")
 
 
 class Judge:
@@ -67,10 +66,3 @@ def may_teach(facts: Facts, rights: Rights) -> str | None:
     if facts.provider and not rights.may_distil:
         return rights.reasons["distil"]
     return None
-
-
-def said_of(rights: Any) -> dict[str, Any]:
-    """What a source's word on rights says in ours: an object, or the name of a licence."""
-    if isinstance(rights, str):
-        return {"licence": rights}
-    return {name: rights[name] for name in (*SAID, "source", "terms") if rights.get(name)} if rights else {}

@@ -231,10 +231,12 @@ def _source(said: str | None, caller: Caller | None) -> str:
     if caller is None:
         return source or "local"
     judges = caller.role in {"reviewer", "admin"}
-    if source is not None and source.startswith(JUDGES) and not judges:
+    if source is not None and source.partition(":")[0] in JUDGES and not judges:
         message = f"Only a key with the role reviewer tells as {source.partition(':')[0]}: its labels are evidence"
         raise RequestError(message, status=403, code="permission_denied", param="source")
-    return source or (f"{JUDGES[0]}:{caller.name}" if judges else caller.name)
+    if judges:
+        return source or f"{JUDGES[0]}:{caller.name}"
+    return source or (f"key:{caller.name}" if caller.name.partition(":")[0] in JUDGES else caller.name)
 
 
 def _short(what: str, text: str | None) -> str | None:

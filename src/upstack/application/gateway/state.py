@@ -32,6 +32,7 @@ from upstack.core.types import (
 )
 from upstack.foundation.catalog import providers_from, why_missing
 from upstack.foundation.prices import price_changes_at, price_for
+from upstack.foundation.rights import check_conditions
 from upstack.inference.cost import ceiling
 from upstack.inference.distill.lessons import fields_of
 from upstack.inference.drift import revoke_loss
@@ -95,6 +96,7 @@ def build_state(
     `replayed`: providers of a recorded file, which stand before the configured ones of the same name; `models`: further
     "provider/model" names to list. Raises ConfigError naming the key.
     """
+    check_conditions(config.rights, "rights")
     providers = providers_from(config, environ) | dict(replayed or {})
     build = _Builder(config, environ, providers, datetime.now(UTC))
     routes = {name: build.configured(name) for name in config.routes}

@@ -39,7 +39,7 @@ GROWTH = 1.3  # of the checks, before plans are chosen anew
 EXPIRED = "expired"
 _RENEWAL = 0.8  # of a certificate's life, from when on it is earned anew
 _PRIOR, _DOUBT = 0.1, 4  # excess that a disagreement is taken to have, as if so many had been labelled
-_PAYBACK = 1000  # requests in which more checks have to be paid by what they save
+_PAYBACK = 500  # requests in which more checks have to be paid by what they save
 _MARGIN = 0.98  # of the cost of the plan in service: another has to be that much cheaper
 FRESH = 30  # checks of which no earlier attempt knew, without which a later one promotes nothing
 

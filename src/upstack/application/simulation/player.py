@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from upstack.application.data.importers.exchange import completion
-from upstack.application.data.rights import said_of
+from upstack.application.data.importers.exchange import completion, said_in_words
 from upstack.application.loop import Loop
 from upstack.application.proving.prover import Picture, policy_of
 from upstack.application.proving.pupils import Pupils, answer_of
@@ -265,8 +264,8 @@ class Simulation:
         stream = self._stream
         known = {stream.id(at): row for at, row in enumerate(stream.rows)}
         known |= {receipt.id: row for receipt, row in zip(self._beforehand()[0], stream.start, strict=True)}
-        said = {own_id: said_of(row.rights) for own_id, row in known.items() if row.rights}
-        keep_rights(self._place, {own_id: msgspec.json.encode(each).decode() for own_id, each in said.items() if each})
+        said = {own_id: said_in_words(row.rights) for own_id, row in known.items()}
+        keep_rights(self._place, {own_id: words for own_id, words in said.items() if words is not None})
 
     def _resume(self) -> int:
         """How many requests the ledger has already; pages are written whole, so that none is missing in between."""

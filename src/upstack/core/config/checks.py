@@ -10,6 +10,7 @@ import msgspec
 from upstack.core.config.tables import (
     CERTIFIED_RANGES,
     HASH,
+    LOOP_RANGES,
     MOST_DAYS,
     MOST_USD,
     NAME,
@@ -38,6 +39,9 @@ def check(config: Config, source: str) -> None:
         if not task.candidates and task.reference is None:
             raise ConfigError(f"{source}: tasks.{name}: name a reference, or candidates in fallback order")
         _check_task(task, config.server, f"{source}: tasks.{name}")
+    for name, (low, high) in LOOP_RANGES.items():
+        if not low <= getattr(config.loop, name) <= high:
+            raise ConfigError(f"{source}: loop.{name}: lies in {low:,} to {high:,}")
     check_prices(config.prices, source)
     _check_keys(config, source)
     _check_limits(config, source)

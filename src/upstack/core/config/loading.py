@@ -13,10 +13,12 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from upstack.core.config.checks import check, check_prices, check_range
+from upstack.core.config.rights import RightsConfig, Text, Unless
 from upstack.core.config.tables import (
     BudgetConfig,
     Config,
     KeyConfig,
+    LoopConfig,
     PriceConfig,
     PriceFile,
     ProviderConfig,
@@ -179,6 +181,12 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "teams.*": TeamConfig,
     "teams.*.budget_usd": BudgetConfig,
     "teams.*.rate": RateConfig,
+    "loop": LoopConfig,
+    "rights": RightsConfig,
+    "rights.terms.*": Text,
+    "rights.licences.*": Text,
+    "rights.terms.*.unless.*": Unless,
+    "rights.licences.*.unless.*": Unless,
 }
 
 
@@ -216,7 +224,10 @@ def _texts(kind: Any) -> list[str]:
 def _at_fault(path: str, data: dict[str, Any]) -> str:
     """Put the name of the first row that cannot be read in place of a path's `[...]`."""
     table, several, rest = path.partition("[...]")
-    for name, row in data[table].items() if several else ():
+    rows: Any = data
+    for part in table.split(".") if several else ():
+        rows = rows.get(part, {})
+    for name, row in rows.items() if several and f"{table}.*" in _TABLES else ():
         try:
             msgspec.convert(row, _TABLES[f"{table}.*"])
         except msgspec.ValidationError:

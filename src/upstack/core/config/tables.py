@@ -193,11 +193,19 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers above, both ends in
 CERTIFIED_RANGES: dict[str, tuple[float, float]] = {
     "shadow_rate": (0.0, 1.0),
     "label_rate": (0.01, 1.0),
+    "aim_loss": (-1.0, 1.0),
     "min_checks": (1, 10**9),
     "min_hours": (0.0, 24.0 * MOST_DAYS),
     "revoke_loss": (0.0, 1.0),
     "false_alarm_checks": (10, 10**12),
     "expires_days": (0.0, MOST_DAYS),
+}
+
+
+LOOP_RANGES: dict[str, tuple[float, float]] = {
+    "usd_per_hour": (0.0, MOST_USD),
+    "fewest": (2, 10**9),
+    "growth": (1.01, 1000.0),
 }
 
 

@@ -35,7 +35,7 @@ _NEWEST = (
 _PARTS = "SELECT id, cluster, part FROM parts WHERE task = ? ORDER BY id"
 
 
-JUDGES = ("reviewer", "test")  # how the sources begin whose word is evidence
+JUDGES = ("reviewer", "test")  # sources whose word is evidence, alone or before a colon
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def may_judge(source: str, key: str) -> bool:
 
     Who may call itself a reviewer or a test was checked when it told.
     """
-    return source.startswith(JUDGES) or not key
+    return not key or source.partition(":")[0] in JUDGES
 
 
 def _told(
@@ -143,8 +143,10 @@ def _told(
             continue
         at = to_seconds(created_at)
         if withdrawn:
-            truths.get(receipt, {}).pop(name, None)
             values.get(receipt, {}).pop(name, None)
+            claims.get(receipt, {}).pop(key or source, None)
+            if may_judge(source, key):
+                truths.get(receipt, {}).pop(name, None)
         if success is not None or score is not None:
             values.setdefault(receipt, {})[name] = (at, float(success if score is None else score))
         (truth,) = opener.opened(cipher_key, own_id, ((to_bytes(demonstration), "demonstration"),))

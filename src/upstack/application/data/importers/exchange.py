@@ -10,6 +10,7 @@ import msgspec
 from upstack.core.store.ids import id_of, outcome_id
 from upstack.core.types import Attempt, Outcome, Picodollars, Receipt, Usage
 
+SAID = ("licence", "consent", "purpose", "residency")  # what may be said of a row's rights
 _MOST_USD = 1e6  # of one request
 
 
@@ -32,6 +33,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_s: float | None = None
     duration_s: float | None = None
     truth: Any = None  # the right answer, where the source has it
+    rights: Any = None  # what the source says of them
     score: float | None = None  # how good the answer was, in 0 to 1
 
     def receipt(self, form: str, where: str, task: str | None, time: float) -> Receipt:
@@ -60,20 +62,20 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
             id=id_of(created_at, digest),
             created_at=created_at,
             state="answered" if answered else "failed",
-            model=route,
+            model=route if self.provider else task or self.task or "",
             task=task or self.task,
             strategy="imported",
-            plan=route,
+            plan=route if self.provider else "",
             why=f"imported from {where} ({form}); not served by this gateway",
-            route=route if answered else None,
+            route=route if answered and self.provider else None,
             stream=self.stream,
             status=self.status,
             error=self.error,
             first_byte_s=self.first_byte_s,
             duration_s=float(self.duration_s or 0.0),
             usage=self.usage,
-            cost_picodollars=self.cost,
-            attempts=(attempt,),
+            cost_picodollars=self.cost if self.provider else 0,
+            attempts=(attempt,) if self.provider else (),
             capture="full" if kept else "none",
             request=self.request,
             answer=self.answer,
@@ -128,3 +130,16 @@ def completion(model: str, content: str | None, finish_reason: str | None, usage
             "total_tokens": usage.input_tokens + usage.output_tokens,
         }
     return msgspec.json.encode(whole)
+
+
+def said_of(rights: Any) -> dict[str, Any]:
+    """What a source's word on rights says in ours: an object, or the name of a licence."""
+    if isinstance(rights, str):
+        return {"licence": rights}
+    return {name: rights[name] for name in (*SAID, "source", "terms") if rights.get(name)} if rights else {}
+
+
+def said_in_words(rights: Any) -> str | None:
+    """The same as it is kept; None where nothing is said."""
+    said = said_of(rights) if isinstance(rights, str | dict) else {}
+    return msgspec.json.encode(said).decode() if said else None

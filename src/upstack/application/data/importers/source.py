@@ -11,16 +11,17 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
 from upstack.application.data.importers import langfuse, litellm, openai_jsonl, otlp_json, traffic
-from upstack.application.data.importers.exchange import Exchange
+from upstack.application.data.importers.exchange import Exchange, said_in_words
 from upstack.core.errors import LedgerError, RequestError
 from upstack.core.store.batches import batch_of
 from upstack.core.store.frames import WHOLE_BATCH
 from upstack.core.store.reading import known_ids
+from upstack.core.store.rights import keep_rights
 from upstack.core.store.rows import to_row
 from upstack.core.store.writer import open_ledger
 from upstack.core.traffic import MAX_LINE_BYTES
@@ -40,7 +41,7 @@ _PAGE_BYTES = 8 * 1024 * 1024
 _LOCK_WAIT_S = 1.0
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_Read = tuple[int, Receipt, Outcome | None]  # the line's number, what it became
+_Read = tuple[int, Receipt, Outcome | None, Any]  # the line's number, what it became, what is said of its rights
 
 Reject = Callable[[int, str, bytes], None]  # the line's number, the reason, the line or what was read of it
 
@@ -83,12 +84,13 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
             if not new:
                 page.clear()
                 return
-            failures = dict(ledger.record(batch_of([receipt for _, receipt, _ in new], [told for _, _, told in new])))
+            failures = dict(ledger.record(batch_of([each[1] for each in new], [each[2] for each in new])))
             if WHOLE_BATCH in failures:
                 raise LedgerError(f"{failures[WHOLE_BATCH]}; {done.added:,} are in, import the file again for the rest")
             refused = [index for index in failures if index < len(new)]  # behind them are those of outcomes
             for index in refused:
                 turn_down(new[index][0], failures[index], b"")
+            keep_rights(place, {each[1].id: words for each in new if (words := said_in_words(each[3])) is not None})
             done.added += len(new) - len(refused)
             page.clear()
 
@@ -100,7 +102,7 @@ def import_file(place: str, source: str, form: str | None, task: str | None, rej
                     raise ValueError(wrong)
                 for exchange in FORMATS[form](line) if line and not line.isspace() else ():
                     receipt = _receipt(exchange, form, f"{_name(source)} line {number}", task, done)
-                    page.append((number, receipt, exchange.outcome(form, receipt)))
+                    page.append((number, receipt, exchange.outcome(form, receipt), exchange.rights))
                     size += len(exchange.request or b"") + len(exchange.answer or b"")
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 turn_down(number, _reason(error), line)
@@ -134,10 +136,10 @@ def _receipt(exchange: Exchange, form: str, where: str, task: str | None, done: 
 
 def _unknown(place: str, page: list[_Read], done: Imported) -> list[_Read]:
     """Leave out what is in the ledger, or twice on this page."""
-    seen = known_ids(place, [receipt.id for _, receipt, _ in page]) if page else set()
+    seen = known_ids(place, [each[1].id for each in page]) if page else set()
     new = []
     for read in page:
-        _, receipt, _ = read
+        receipt = read[1]
         if receipt.id in seen:
             done.known += 1
         else:

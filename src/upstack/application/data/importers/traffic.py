@@ -14,8 +14,23 @@ _decode = msgspec.json.Decoder(TrafficRow).decode
 
 
 def read(line: bytes) -> Iterator[Exchange]:
-    """Read a row; ValueError where it is none. An answer of which only the loss is known has no content."""
+    """Read a row; ValueError where it is none. An answer of which only the loss is known has no content.
+
+    A row without answers and with a truth is a request that nobody was asked: something to learn from.
+    """
     row = _decode(line)
+    if not row.answers and row.truth is not None:
+        yield Exchange(
+            source=msgspec.json.encode((row.id, row.task, row.messages, row.truth)),
+            model="",
+            provider="",
+            request=msgspec.json.encode({"model": row.task, "messages": row.messages}),
+            task=row.task,
+            subject=row.subject,
+            time=row.time,
+            truth=row.truth,
+            rights=row.rights,
+        )
     for route, answer in row.answers.items():
         provider, _, model = route.partition("/")
         usage = Usage(answer.input_tokens, answer.output_tokens)
@@ -35,5 +50,6 @@ def read(line: bytes) -> Iterator[Exchange]:
             usage=usage,
             duration_s=answer.latency_s,
             truth=row.truth,
+            rights=row.rights,
             score=None if answer.loss is None else 1 - answer.loss,
         )
