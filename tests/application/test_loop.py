@@ -18,6 +18,7 @@ pytest.importorskip("sklearn", reason="students are trained with the extra `lear
 
 from tests.cli.calling import call
 from tests.reports import REFERENCE, reports
+from tests.tiny_bert import tiny_bert
 from upstack.application.simulation.result import Result
 from upstack.application.simulation.run import Play, simulate
 from upstack.core.config import Config
@@ -91,6 +92,18 @@ def test_what_is_known_beforehand_teaches_the_first_student(tmp_path: Path) -> N
     write_traffic(tmp_path / "start.jsonl", start)
     result = played(tmp_path, reports(200), labels=0, threshold=0.5, start=tmp_path / "start.jsonl")
     assert result.curve[0].reference_share < 1.0
+
+
+def test_with_an_encoder_there_are_two_students_and_the_one_that_promises_more_is_proved(tmp_path: Path) -> None:
+    """Both rungs of the ladder learn from the same snapshot, the cheaper first."""
+    from upstack.application.proving.pupils import Learnt
+
+    encoder = tiny_bert(tmp_path / "encoder")
+    result = played(tmp_path, reports(300), encoder=encoder)
+    living = [each for each in students_of(str(tmp_path / "ledger.db"), "triage") if each.ended_at is None]
+    newest = [each for each in living if each.snapshot == living[-1].snapshot]
+    assert [msgspec.json.decode(each.summary, type=Learnt).rung for each in newest] == ["linear", "encoder"]
+    assert result.promotions >= 1
 
 
 def _state(place: Path) -> tuple[Any, ...]:

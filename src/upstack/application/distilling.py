@@ -27,6 +27,7 @@ from upstack.foundation.students.student import digest_of
 from upstack.inference.distill.training import Teacher, Trained, train
 
 _AGAIN = 1.05  # times as much there has to be to learn, where nothing came of it
+_TICK_S = 1e-3  # between students of one snapshot, so that they stand in the order of the ladder
 _TIMED = 50  # answers by which a student's time is measured
 
 
@@ -34,7 +35,8 @@ class Distiller:
     """Makes the students of one task. Blocks."""
 
     def __init__(self, place: str, wish: Wish, pupils: Pupils, judge: Judge, encoder: Encoder | None = None) -> None:
-        self._place, self._wish, self._pupils, self._encoder = place, wish, pupils, encoder
+        self._place, self._wish, self._pupils = place, wish, pupils
+        self._ladder = ["linear"] if encoder is None else ["linear", encoder]
         self._judge = judge
         self._failed = 0.0  # what there was to learn when nothing came of it
         self._judged = ""  # by which version of the table the students were judged
@@ -50,7 +52,8 @@ class Distiller:
         least = float(self._wish.fewest)
         if living:
             newest = msgspec.json.decode(living[-1].summary, type=Learnt)  # as it stands now: a subject may be gone
-            least = self._wish.growth * newest.weight if newest.retrain is None else 0.0
+            whole = sum(each.snapshot == living[-1].snapshot for each in living) == len(self._ladder)
+            least = self._wish.growth * newest.weight if newest.retrain is None and whole else 0.0
         return curated.weight >= max(least, _AGAIN * self._failed)
 
     def why_none(self, curated: Curated) -> str:
@@ -61,9 +64,8 @@ class Distiller:
         most = "".join(f"; of {count} it is that {why}" for why, count in left.most_common(1))
         return f"no student yet: {len(curated.lessons)} rows to learn from, of {self._wish.fewest}{most}"
 
-    def distil(self, snapshot: Snapshot, now: float) -> StudentRow | None:
-        """Train on a snapshot; None where nothing comes of it, and `why` says so."""
-        encode, encoder = (self._encoder, self._encoder.digest) if self._encoder is not None else (None, None)
+    def distil(self, snapshot: Snapshot, now: float) -> None:
+        """Train a student of each rung on a snapshot; where nothing comes of it `why` says so."""
         rights = self._judge.student(snapshot.rights)
         teacher = Teacher(
             self._wish.task,
@@ -73,20 +75,22 @@ class Distiller:
             obligations=rights.obligations,
         )
         try:
-            trained = train(snapshot.lessons, teacher, encode, encoder)
+            for step, rung in enumerate(self._ladder):  # the cheapest first; the plan that promises most is proved
+                encoder = rung if isinstance(rung, Encoder) else None
+                trained = train(snapshot.lessons, teacher, encoder, None if encoder is None else encoder.digest)
+                self._keep(trained, snapshot, rights, now + step * _TICK_S)
         except EvidenceError as error:
             self.why, self._failed = error.message, sum(each.weighs for each in snapshot.lessons)
-            return None
+            return
         self.why, self._failed = None, 0.0
+        self._retire(snapshot.id, now)
+
+    def _keep(self, trained: Trained, snapshot: Snapshot, rights: Rights, now: float) -> None:
         model = trained.student.to_bytes()
-        learnt = _learnt(trained, snapshot, rights)
-        row = StudentRow(
-            digest_of(model), self._wish.task, moment(now), snapshot.id, msgspec.json.encode(learnt).decode()
-        )
+        summary = msgspec.json.encode(_learnt(trained, snapshot, rights)).decode()
+        row = StudentRow(digest_of(model), self._wish.task, moment(now), snapshot.id, summary)
         keep_student(self._place, row, model)
         self._pupils.take(row, model)
-        self._retire(row, now)
-        return row
 
     def forbid(self, now: float) -> None:
         """End the students of rows that may not be learned from any more."""
@@ -116,14 +120,14 @@ class Distiller:
     def _living(self) -> list[StudentRow]:
         return [each for each in students_of(self._place, self._wish.task) if each.ended_at is None]
 
-    def _retire(self, newest: StudentRow, now: float) -> None:
-        """End all but the newest and the one that serves."""
+    def _retire(self, snapshot: str, now: float) -> None:
+        """End all but the newest, which learned from this snapshot, and the one that serves."""
         serving = proofs.history(self._place, self._wish.task).in_force
         arms = msgspec.json.decode(serving.summary, type=Summary).arms if serving is not None else ()
-        kept = {newest.id, *(student_of(route) for route, _ in arms)}
-        old = [each.id for each in self._living() if each.id not in kept]
+        kept = {student_of(route) for route, _ in arms}
+        old = [each.id for each in self._living() if each.snapshot != snapshot and each.id not in kept]
         if old:
-            end_students(self._place, old, moment(now), f"replaced by {newest.id}")
+            end_students(self._place, old, moment(now), f"replaced by those of snapshot {snapshot[:16]}")
 
 
 def _learnt(trained: Trained, snapshot: Snapshot, rights: Rights) -> Learnt:
