@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from upstack.core.config.rights import RightsConfig, Text, Unless
+from upstack.core.config.rights import RightsConfig, SaidConfig, Text, Unless
 from upstack.core.errors import ConfigError
 from upstack.foundation.rights import (
     USES,
@@ -100,6 +100,18 @@ def test_a_text_of_ones_own_takes_the_place_of_those_that_ship() -> None:
     assert judged(Facts(licence="do-as-you-like"), profile).may_export
     licence = Path(__file__).resolve().parents[2] / "LICENSE"
     assert judged(Facts(licence=f"sha256:{digest_of(licence.read_text())}")).may_share
+
+
+def test_the_configuration_says_what_rows_do_not(tmp_path: Path) -> None:
+    """Of a task's requests, and of the weights that a provider of one's own runs."""
+    from upstack.application.data.capture import Captured
+    from upstack.application.data.rights import Judge
+
+    row = Captured("rcpt_1", "triage", 1.7e9, (), "leaks", check=True, teacher="pump", provider="local", model="m")
+    profile = RightsConfig(weights={"local": "llama-2"}, tasks={"triage": SaidConfig(purpose="support")})
+    facts = Judge(str(tmp_path / "l.db"), profile).facts(row, {})
+    assert (facts.licence, facts.purpose) == ("llama-2", "support")
+    assert Judge(str(tmp_path / "l.db"), profile).facts(row, {"licence": "mit"}).licence == "mit"
 
 
 def test_what_is_made_of_several_rows_may_do_what_all_may_and_owes_what_all_owe() -> None:

@@ -19,6 +19,7 @@ class Captured(msgspec.Struct, frozen=True):
     """One request of a task."""
 
     id: str  # of its receipt
+    task: str
     at: float  # Unix seconds
     messages: tuple[Mapping[str, Any], ...]
     text: str  # what a student reads of it
@@ -51,6 +52,7 @@ def _captured(check: Check, reference: tuple[str, ...]) -> Captured:
     last = found.attempts[-1] if found is not None else None
     return Captured(
         id=receipt.id,
+        task=receipt.task or "",
         at=receipt.created_at,
         messages=messages,
         text=read_by_student(messages),

@@ -13,9 +13,11 @@ import msgspec
 
 from upstack.application.data.capture import Captured
 from upstack.application.data.importers.exchange import SAID, said_of
-from upstack.core.config.rights import RightsConfig
+from upstack.core.config.rights import RightsConfig, SaidConfig
 from upstack.core.store.rights import rights_said
 from upstack.foundation.rights import Facts, Rights, judge, table_of, together, version_of
+
+_NOTHING = SaidConfig()
 
 
 class Judge:
@@ -38,12 +40,16 @@ class Judge:
     def facts(self, row: Captured, said: Mapping[str, Any]) -> Facts:
         """What is known of a row. What people said of it needs no model's permission."""
         taught = row.truth is None and row.teacher is not None
+        usual = self._profile.tasks.get(row.task, _NOTHING)
+        found = {name: str(said.get(name) or getattr(usual, name)) for name in SAID}
+        if taught and not found["licence"]:
+            found["licence"] = self._profile.weights.get(row.provider, "")
         return Facts(
             provider=row.provider if taught else "",
             model=row.model if taught else "",
             day=datetime.fromtimestamp(row.at, UTC).date() if taught and row.at else None,
             subject=row.subject or "",
-            **{name: str(said.get(name) or "") for name in SAID},
+            **found,
         )
 
     def student(self, taught: Iterable[Facts]) -> Rights:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from upstack.core.config.checks import check, check_prices, check_range
-from upstack.core.config.rights import RightsConfig, Text, Unless
+from upstack.core.config.rights import RightsConfig, SaidConfig, Text, Unless
 from upstack.core.config.tables import (
     BudgetConfig,
     Config,
@@ -183,6 +183,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "teams.*.rate": RateConfig,
     "loop": LoopConfig,
     "rights": RightsConfig,
+    "rights.tasks.*": SaidConfig,
     "rights.terms.*": Text,
     "rights.licences.*": Text,
     "rights.terms.*.unless.*": Unless,

@@ -38,6 +38,15 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unless: tuple[Unless, ...] = ()  # `conditions`, and what else is so where all of them are met
 
 
+class SaidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is so of a task's requests, where a row does not say it itself."""
+
+    licence: str = ""  # of what callers send
+    consent: str = ""  # "yes" or "no"
+    purpose: str = ""  # what for it was given
+    residency: str = ""  # where it has to stay
+
+
 class RightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this deployment is, by which conditions are judged; and texts that stand before those that ship."""
 
@@ -47,5 +56,7 @@ class RightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distributed: bool = False  # students leave the house, or answer for others than it
     purposes: tuple[str, ...] = ()  # what it processes for; empty: rows that name a purpose are for another one
     own: Value = "yes"  # may what its own callers ask, without a word on rights, be learned from
+    weights: dict[str, str] = {}  # by provider of your own: the licence of the model that it runs
+    tasks: dict[str, SaidConfig] = {}  # what is so of their requests
     terms: dict[str, Text] = {}  # of providers, by a name of your choice
     licences: dict[str, Text] = {}  # of rows and weights
