@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from upstack.application.data.curate import NO_FAULT, Curated
 from upstack.application.data.rights import Judge, may_teach
 from upstack.application.data.snapshots import Snapshot
 from upstack.application.learning import Wish
-from upstack.application.proving.pupils import Learnt, Pupils
+from upstack.application.proving.pupils import Learnt, Pupils, without
 from upstack.core.errors import EvidenceError
 from upstack.core.store import proofs
 from upstack.core.store.enrolment import end_students, keep_student
 from upstack.core.store.rows import moment
 from upstack.core.store.standings import Summary
-from upstack.core.store.students import StudentRow, students_of
+from upstack.core.store.students import StudentRow, still_there, students_of
 from upstack.core.types import student_of, student_route
 from upstack.foundation.rights import Rights
 from upstack.foundation.students.encoder import Encoder
@@ -87,9 +88,15 @@ class Distiller:
 
     def _keep(self, trained: Trained, snapshot: Snapshot, rights: Rights, now: float) -> None:
         model = trained.student.to_bytes()
-        summary = msgspec.json.encode(_learnt(trained, snapshot, rights)).decode()
-        row = StudentRow(digest_of(model), self._wish.task, moment(now), snapshot.id, summary)
+        learnt = _learnt(trained, snapshot, rights)
+        row = StudentRow(digest_of(model), self._wish.task, moment(now), snapshot.id, _text(learnt))
         keep_student(self._place, row, model)
+        there = still_there(self._place, learnt.rows)
+        if len(there) < len(
+            learnt.rows
+        ):  # erased while it learned; what is erased from now on reaches it as it is kept
+            row = replace(row, summary=_text(without(learnt, there)))
+            keep_student(self._place, row, model)
         self._pupils.take(row, model)
 
     def forbid(self, now: float) -> None:
@@ -128,6 +135,10 @@ class Distiller:
         old = [each.id for each in self._living() if each.snapshot != snapshot and each.id not in kept]
         if old:
             end_students(self._place, old, moment(now), f"replaced by those of snapshot {snapshot[:16]}")
+
+
+def _text(learnt: Learnt) -> str:
+    return msgspec.json.encode(learnt).decode()
 
 
 def _learnt(trained: Trained, snapshot: Snapshot, rights: Rights) -> Learnt:

@@ -22,7 +22,6 @@ from upstack.inference.drift import Watch
 from upstack.inference.graders.judge import most_judged
 from upstack.inference.strategies.policy import Policy
 
-FIT_SHARE = 0.3  # of the clusters of checks
 FEWEST = 20  # fit rows to choose plans by
 _HORIZON = 400  # checks that plans are chosen for, where there are fewer
 

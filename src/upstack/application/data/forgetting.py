@@ -10,13 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from upstack.application.data.snapshots import Manifest
-from upstack.application.proving.pupils import Learnt
+from upstack.application.proving.pupils import Learnt, without
 from upstack.core.store.enrolment import ids_of_subject, rewrite
 from upstack.core.store.erasure import Erased, erase_subject
 from upstack.core.store.keystore import Keystore
 from upstack.core.store.signing import Signer
-
-RETRAIN = "a subject it learned from was erased"
 
 
 class Forgotten(msgspec.Struct, frozen=True):
@@ -37,9 +35,7 @@ def forget(place: str, keystore: Keystore, signer: Signer, subject: str) -> Forg
         learnt = msgspec.json.decode(summary, type=Learnt)
         if not ids.intersection(learnt.rows):
             return None
-        unseen = {row: said for row, said in learnt.unseen.items() if row not in ids}
-        rows = tuple(row for row in learnt.rows if row not in ids)
-        return msgspec.json.encode(msgspec.structs.replace(learnt, rows=rows, unseen=unseen, retrain=RETRAIN)).decode()
+        return msgspec.json.encode(without(learnt, set(learnt.rows) - ids)).decode()
 
     def snapshot(text: str) -> str | None:
         manifest = msgspec.json.decode(text, type=Manifest)

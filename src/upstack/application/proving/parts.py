@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from upstack.core.store.checks import Part
 from upstack.inference.clusters import Clusters, place_of
-from upstack.inference.proof import FIT_SHARE
+
+FIT_SHARE = 0.3  # of the clusters of checks, to learn from and to choose plans by
 
 
 class Parts:

@@ -7,7 +7,7 @@ held back from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from upstack.core.store.students import StudentRow, model_of, student_row
 from upstack.foundation.rights import Facts
 from upstack.foundation.students.student import Said, Student, load
 
+RETRAIN = "a subject it learned from was erased"
 Encoders = Callable[[str], Callable[[str], Any]]
 
 
@@ -95,3 +96,10 @@ def answer_of(said: Said, cost_usd: float) -> CheckedAnswer:
         logprobs={"content": [{"token": said.content, "logprob": logprob}]},
         cost_usd=cost_usd,
     )
+
+
+def without(learnt: Learnt, there: Collection[str]) -> Learnt:
+    """What is kept of a student whose other rows were erased: it is to be trained anew."""
+    rows = tuple(row for row in learnt.rows if row in there)
+    unseen = {row: said for row, said in learnt.unseen.items() if row in there}
+    return msgspec.structs.replace(learnt, rows=rows, unseen=unseen, retrain=RETRAIN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from upstack.core.store.reading import reading, to_bytes
@@ -9,6 +11,8 @@ from upstack.core.store.reading import reading, to_bytes
 _LIVE = "SELECT id, task, created_at, snapshot, summary, ended_at, ended_why FROM students WHERE task = ?"
 _ONE = "SELECT id, task, created_at, snapshot, summary, ended_at, ended_why FROM students WHERE id = ?"
 _MODEL = "SELECT model FROM students WHERE id = ?"
+_THERE = "SELECT id FROM receipts JOIN contents ON receipt_seq = seq WHERE request IS NOT NULL AND id IN"
+_PAGE = 500
 _TASKS = "SELECT DISTINCT task FROM students WHERE ended_at IS NULL ORDER BY task"
 _SNAPSHOT = "SELECT id, task, created_at, manifest FROM snapshots WHERE id = ?"
 _SNAPSHOTS = "SELECT id, task, created_at FROM snapshots WHERE task = ? ORDER BY created_at, id"
@@ -53,6 +57,17 @@ def model_of(place: str, student: str) -> bytes | None:
     with reading(place) as ask:
         rows = ask(_MODEL, student)
     return to_bytes(rows[0][0]) if rows else None
+
+
+def still_there(place: str, rows: Sequence[str]) -> set[str]:
+    """Which of these receipts still have their content."""
+    found: set[str] = set()
+    with reading(place) as ask:
+        for at in range(0, len(rows), _PAGE):
+            page = rows[at : at + _PAGE]
+            marks = ", ".join("?" * len(page))
+            found.update(str(row[0]) for row in ask(f"{_THERE} ({marks})", *page))
+    return found
 
 
 def snapshot_of(place: str, snapshot: str) -> SnapshotRow | None:
