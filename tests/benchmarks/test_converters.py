@@ -160,7 +160,9 @@ def test_banking77_has_intents_by_name_and_a_start_set(data: Path, tmp_path: Pat
         "openai/gpt-3.5-turbo": ("2", 1.0),
     }
     start = rows_of(tmp_path / "out/banking77-start.jsonl.gz")
-    assert [(prompt(row), row.truth, row.answers) for row in start] == [
+    assert [(prompt(row), row.truth, row.answers) for row in start] == [("t", "age_limit", {})]
+    train = rows_of(tmp_path / "out/banking77-train.jsonl.gz")
+    assert [(prompt(row), row.truth, row.answers) for row in train] == [
         ("How old?", "age_limit", {}),
         ("What?", "2", {}),
     ]
@@ -295,8 +297,9 @@ def test_the_other_sets_agree_with_what_is_published_of_them(tmp_path: Path) -> 
     assert len(dev) == 1001
     assert accuracy(dev, "openai/gpt-4") == pytest.approx(0.8112, abs=0.0001)
     start = rows_of(tmp_path / "banking77-start.jsonl.gz")
-    assert len(start) == 9002
-    assert {row.truth for row in banking} == {row.truth for row in start}
+    train = rows_of(tmp_path / "banking77-train.jsonl.gz")
+    assert (len(start), len(train)) == (231, 9002)
+    assert {row.truth for row in banking} == {row.truth for row in start} == {row.truth for row in train}
     drift = rows_of(tmp_path / "llmdrift.jsonl.gz")
     assert len(drift) == 1000
     assert accuracy(drift, "openai/gpt-4-0314") == pytest.approx(0.840, abs=0.002)

@@ -121,7 +121,7 @@ def test_a_function_of_ones_own_grades(place: Path) -> None:
         (("--reference", "no/such"), 'no answers of "no/such"'),
         (("--reference", REFERENCE, "--candidates", "no/such"), 'no answers of "no/such"'),
         (("--reference", REFERENCE, "--candidates", REFERENCE), "is the reference"),
-        (("--reference", REFERENCE, "--strategy", "best"), "auto, single, agree, cascade, precall"),
+        (("--reference", REFERENCE, "--strategy", "best"), "auto, single, agree, cascade, confidence, precall"),
         (("--reference", REFERENCE, "--grader", "exact:nothing"), 'no normaliser "nothing"'),
         (("--reference", REFERENCE, "--grader", "taste"), 'no grader "taste"'),
         (("--reference", REFERENCE, "--grader", "no_module:loss"), "cannot be imported"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ confidence = 0.9
 CANARY = "zanzibarian flux capacitor"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger in which a loop has gone round, and its configuration. One subject's rows hold a canary."""
+    folder = tmp_path_factory.mktemp("played")
     rows = reports(240)
     for at in range(0, 240, 12):
         messages: Any = (
@@ -49,11 +51,17 @@ def folder(tmp_path: Path) -> Path:
     rows[1] = msgspec.structs.replace(rows[1], rights={"licence": "cc-by-nc-4.0"})
     rows[3] = msgspec.structs.replace(rows[3], rights="mit")
     rows[2] = msgspec.structs.replace(rows[2], rights={"licence": "mit", "residency": "onsite"})
-    write_traffic(tmp_path / "traffic.jsonl", rows)
-    play = Play(tmp_path / "traffic.jsonl", REFERENCE, labels=20, max_loss=0.05, ledger=tmp_path / "ledger.db")
+    write_traffic(folder / "traffic.jsonl", rows)
+    play = Play(folder / "traffic.jsonl", REFERENCE, labels=20, max_loss=0.05, ledger=folder / "ledger.db")
     simulate(play, Config(), lambda *_: None)
-    (tmp_path / "upstack.toml").write_text(CONFIG)
-    return tmp_path
+    (folder / "upstack.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def folder(played: Path, tmp_path: Path) -> Path:
+    """The same, for one test alone."""
+    return Path(shutil.copytree(played, tmp_path / "folder"))
 
 
 def test_reviewing_lists_what_waits_in_two_queues_and_does_not_say_whose_answer_is_whose(folder: Path) -> None:

@@ -19,10 +19,14 @@ COMMANDS = [
     "ask",
     "backtest",
     "certify",
+    "data diff",
+    "data export",
+    "data snapshots",
     "demo",
     "doctor",
     "export",
     "feedback",
+    "forget",
     "import",
     "keys list",
     "keys new",
@@ -30,7 +34,19 @@ COMMANDS = [
     "ledger backup",
 ]
 COMMANDS += ["ledger checkpoint", "ledger erase", "ledger key", "ledger prune", "ledger restore", "ledger verify"]
-COMMANDS += ["reload", "routes", "serve", "spend", "tasks labels", "tasks show", "why"]
+COMMANDS += [
+    "loop run",
+    "loop simulate",
+    "reload",
+    "review",
+    "rights why",
+    "routes",
+    "serve",
+    "spend",
+    "tasks labels",
+    "tasks show",
+    "why",
+]
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def backtest(
     reference: Annotated[str | None, typer.Option(help="The route that losses are measured against.")] = None,
     candidates: Annotated[str | None, typer.Option(help="Cheaper ones, with commas between; default: all.")] = None,
     *,
-    strategy: Annotated[str, typer.Option(help="auto, single, agree, cascade or precall.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, single, agree, cascade, confidence or precall.")] = "auto",
     grader: Annotated[
         str | None, typer.Option(help="exact, contains, json or module:function; default: what the losses point to.")
     ] = None,
