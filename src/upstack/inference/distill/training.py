@@ -28,6 +28,7 @@ _LOOSENESS = 30.0
 _FOLDS = 5
 _FEW = 2_000  # rows up to which every run counts; of more those that come twice
 _NAMED = 1.0  # what the name of a value weighs, as if somebody had asked just that
+_LEAST_SLOPE = 0.05  # of a calibration
 _ENOUGH = 40  # unseen rows to calibrate by
 
 
@@ -213,5 +214,11 @@ def _calibrated(raw: Floats, right: Floats, weights: Floats, strangeness: Floats
     raw = raw.clip(1e-9, 1 - 1e-9)
     logits = np.log(raw / (1 - raw))[:, None]
     model = LogisticRegression(C=10.0).fit(logits, right.astype(int), sample_weight=weights)
-    slope = max(float(model.coef_[0, 0]), 0.05)  # more of it is never less
-    return Calibration(slope, float(model.intercept_[0]), strange)
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope < _LEAST_SLOPE:  # what looks surer is never less sure; on average it is to be right all the same
+        slope, low, high = _LEAST_SLOPE, -50.0, 50.0
+        for _ in range(60):
+            offset = (low + high) / 2
+            mean = float(np.average(1 / (1 + np.exp(-(slope * logits[:, 0] + offset))), weights=weights))
+            low, high = (offset, high) if mean < np.average(right, weights=weights) else (low, offset)
+    return Calibration(slope, offset, strange)
